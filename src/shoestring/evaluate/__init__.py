@@ -1,0 +1,1 @@
+"""Scores, and the report that lays them beside what they cost."""

@@ -1,0 +1,1 @@
+"""Models: small configurations, loading and saving by name or folder, surgery."""
