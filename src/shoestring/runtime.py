@@ -1,0 +1,185 @@
+"""Where and how to compute: device, precision, seeds, processes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch.optim import Optimizer
+
+Precision = Literal["fp32", "bf16"]
+Sharding = Literal["ddp", "fsdp2"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The processes and the device of this run, and the precision of its matrix products."""
+
+    accelerator: Accelerator
+    precision: Precision
+
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
+
+    @property
+    def rank(self) -> int:
+        return int(self.accelerator.process_index)
+
+    @property
+    def processes(self) -> int:
+        return int(self.accelerator.num_processes)
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Matrix products in the run's precision; the weights stay as they are."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def prepare(self, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+        """Place the model, and across processes wrap or shard it. What is prepared already comes back as it is."""
+        if self.processes == 1:
+            return model.to(self.device), optimizer
+        if model in self.accelerator._models:
+            return model, optimizer
+        model, wrapped = self.accelerator.prepare(model, optimizer)
+        return model, wrapped.optimizer
+
+    def sum(self, *numbers: float) -> list[float]:
+        """Numbers added up over the processes, in float64."""
+        if self.processes == 1:
+            return list(numbers)
+        total = torch.tensor(numbers, dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(total)
+        return [float(number) for number in total]
+
+
+_current: Runtime | None = None
+
+
+def start(precision: Precision = "fp32", processes: int | None = None, sharding: Sharding = "ddp") -> Runtime:
+    """Join the processes that a launcher started, choose device and precision; later calls replace the precision.
+
+    processes   how many were asked for; a launcher that started another number is an error, not a slower run
+    sharding    across processes: whole replicas (DDP) or sharded parameters (FSDP2)
+    Raises ValueError where the processes are not as many as asked for, or the precision is not to be had here.
+    """
+    global _current
+    from accelerate import Accelerator
+
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes is not None and processes != launched:
+        raise ValueError(
+            f"{processes} processes were asked for but {launched} started: "
+            f"use `torchrun --standalone --nproc_per_node {processes} -m shoestring ...`"
+        )
+    if precision not in ("fp32", "bf16"):
+        raise ValueError(f"precision {precision!r}: expected 'fp32' or 'bf16'")
+    if _current is None or _current.accelerator.num_processes != launched:
+        plugin = _fsdp2(precision) if sharding == "fsdp2" and launched > 1 else None
+        accelerator = Accelerator(cpu=not torch.accelerator.is_available(), fsdp_plugin=plugin)
+        if accelerator.num_processes != launched:
+            raise ValueError(f"{launched} processes were launched but accelerate joined {accelerator.num_processes}")
+    else:
+        accelerator = _current.accelerator
+    _current = Runtime(accelerator, precision)
+    return _current
+
+
+def current() -> Runtime:
+    """The runtime that `start` made; one process in fp32 where nobody called it."""
+    return _current or start()
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model itself, inside what DDP and torch.compile put around it."""
+    while isinstance(model, nn.parallel.DistributedDataParallel | torch._dynamo.OptimizedModule):
+        model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model._orig_mod
+    return model
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch, on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator a training step may draw from, as plain values and tensors."""
+    version, internal, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state()
+    state: dict[str, Any] = {
+        "python": {"version": version, "internal": list(internal), "gauss": gauss},
+        "numpy": {
+            "name": str(name),
+            "keys": torch.from_numpy(np.asarray(keys, dtype=np.int64)),
+            "rest": [int(position), int(has_gauss), float(cached)],
+        },
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = dict(enumerate(torch.cuda.get_rng_state_all()))
+    return state
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Take over what `random_state` gave."""
+    python, numpy = state["python"], state["numpy"]
+    random.setstate((python["version"], tuple(python["internal"]), python["gauss"]))
+    position, has_gauss, cached = numpy["rest"]
+    keys = numpy["keys"].numpy().astype(np.uint32)
+    np.random.set_state((numpy["name"], keys, int(position), int(has_gauss), cached))
+    torch.set_rng_state(state["torch"])
+    for index, generator in state.get("cuda", {}).items():
+        torch.cuda.set_rng_state(generator, int(index))
+
+
+def faster_precision(step: Callable[[], Tensor], repeats: int = 3) -> Precision:
+    """The precision in which a training step took the least time here: bf16 must be measured faster to be chosen.
+
+    step    runs forward and backward once and returns the loss; called 2 + 2 * repeats times
+    """
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    times: dict[Precision, float] = {}
+    precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    for precision in precisions:
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            times[precision] = min(_timed(step) for _ in range(repeats + 1))
+    return "bf16" if times["bf16"] < times["fp32"] else "fp32"
+
+
+def compiler() -> str | None:
+    """Why `torch.compile` cannot work here, or None where it can: on a CPU it needs a C++ compiler."""
+    if torch.accelerator.is_available() or shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):
+        return None
+    return "no C++ compiler (g++ or clang++) was found"
+
+
+def _timed(step: Callable[[], Tensor]) -> float:
+    since = time.perf_counter()
+    step().item()
+    return time.perf_counter() - since
+
+
+def _fsdp2(precision: Precision) -> Any:
+    from accelerate import FullyShardedDataParallelPlugin
+    from torch.distributed.fsdp import MixedPrecisionPolicy
+
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    return FullyShardedDataParallelPlugin(
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        cpu_ram_efficient_loading=False,
+        mixed_precision_policy=policy if precision == "bf16" else None,
+    )

@@ -1,0 +1,227 @@
+"""A run to disk and back: folders of safetensors, with checksums, written beside and renamed.
+
+    checkpoint/step-00000100/
+        config.json, model.safetensors, tokenizer ...   loadable by `from_pretrained`
+        optimizer.{json,safetensors}                    by parameter name
+        process-0.{json,safetensors}                    random generators and hooks, one pair a process
+        state.json                                      step, loss, the stream's place, the ledger
+        manifest.json                                   sha256 and size of each file above
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from shoestring import runtime
+from shoestring.cost import Ledger
+from shoestring.models import manifest
+from shoestring.train import state as states
+from shoestring.types import Hook, Run, Stateful
+
+_NAME = re.compile(r"step-(\d{8,})")
+
+
+def save(
+    folder: Path,
+    run: Run,
+    *,
+    hooks: Sequence[Hook] = (),
+    ledger: Ledger | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    keep: int | None = None,
+) -> Path:
+    """Write the run under `folder`/step-NNNNNNNN and delete all but the newest `keep`.
+
+    hooks   those given to `train`: the memory of each is kept, by its place in the list
+    Every process calls; sharded tensors are gathered and process 0 writes them. Raises OSError where the disk is full:
+    what was written of this checkpoint is removed, those before it stay.
+    """
+    final = folder / f"step-{run.step:08d}"
+    partial = folder / f".partial-{final.name}"
+    here = runtime.current()
+    model = runtime.unwrap(run.model)
+    try:
+        if here.rank == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        here.accelerator.wait_for_everyone()
+        weights = {name: states.whole(tensor) for name, tensor in model.state_dict().items()}
+        moments = _optimizer_state(model, run.optimizer)
+        if here.rank == 0:
+            _write_model(partial, model, weights, tokenizer)
+            states.write(moments, partial / "optimizer")
+            _write_json(partial / "state.json", _place(run, ledger, here.processes, model))
+        mine = {"random": runtime.random_state(), "hooks": _hook_states(hooks)}
+        states.write(mine, partial / f"process-{here.rank}")
+        here.accelerator.wait_for_everyone()
+        if here.rank == 0:
+            manifest.seal(partial, final)
+            prune(folder, keep)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(f"{final}: not written ({error}); earlier checkpoints are kept") from None
+    here.accelerator.wait_for_everyone()
+    return final
+
+
+def load(path: Path, run: Run, *, hooks: Sequence[Hook] = (), ledger: Ledger | None = None) -> Run:
+    """Put a checkpoint into a run built the way the saved one was, so that training goes on bit for bit.
+
+    Raises ValueError naming the file that is absent, torn or changed, or the tensor that does not fit.
+    """
+    manifest.verify(path)
+    here = runtime.current()
+    run.model, run.optimizer = here.prepare(run.model, run.optimizer)
+    model = runtime.unwrap(run.model)
+    place = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    _read_model(path, model)
+    _read_optimizer(path, model, run.optimizer)
+    run.step, run.loss = int(place["step"]), float.fromhex(place["loss"]) if place["loss"] else float("nan")
+    run.batches.load_state_dict(place["batches"])
+    same = place["processes"] == here.processes
+    if not same and place["sharded"] and any(isinstance(hook, Stateful) for hook in hooks):
+        raise ValueError(f"{path}: its hooks hold shards of {place['processes']} processes, not of {here.processes}")
+    rank = here.rank if same else 0
+    mine = states.read(path / f"process-{rank}")
+    _load_hooks(hooks, mine["hooks"], path)
+    if ledger is not None:
+        ledger.load_state_dict(place["ledger"])
+    runtime.set_random_state(mine["random"])
+    return run
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest whole checkpoint under a folder; None where there is none."""
+    found = every(folder)
+    return found[-1] if found else None
+
+
+def every(folder: Path) -> list[Path]:
+    """All checkpoints under a folder, oldest first; partly written ones bear another name and are not among them."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+
+
+def prune(folder: Path, keep: int | None) -> None:
+    """Delete all but the newest `keep` checkpoints, and what a killed save left."""
+    for path in folder.glob(".partial-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    if keep is not None:
+        for path in every(folder)[: -max(1, keep)]:
+            shutil.rmtree(path)
+
+
+def _write_model(
+    folder: Path, model: nn.Module, weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase | None
+) -> None:
+    # names that share storage are written once; which, is noted in the file's metadata
+    save_torch_state_dict(weights, folder, max_shard_size="5GB")
+    if isinstance(model, PreTrainedModel):
+        model.config.save_pretrained(folder)
+        if model.generation_config is not None:
+            model.generation_config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def _read_model(path: Path, model: nn.Module) -> None:
+    live = model.state_dict()
+    missing = set(live)
+    for file in sorted(path.glob("model*.safetensors")):
+        try:
+            tensors = load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"{file}: torn or not safetensors ({error})") from None
+        for name, tensor in tensors.items():
+            if name not in live:
+                raise ValueError(f"{file}: the model has no tensor {name!r}")
+            if live[name].shape != tensor.shape:
+                raise ValueError(f"{file}: {name} is {tuple(tensor.shape)}, the model's {tuple(live[name].shape)}")
+            with torch.no_grad():
+                live[name].copy_(states.like(tensor, live[name]))
+            missing.discard(name)
+    pointers = {_pointer(live[name]) for name in live if name not in missing}
+    untied = [name for name in sorted(missing) if _pointer(live[name]) not in pointers]
+    if untied:
+        raise ValueError(f"{path}: the tensor {untied[0]!r} is missing")
+
+
+def _pointer(tensor: Tensor) -> int:
+    local = tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+    return local.data_ptr()
+
+
+def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = []
+    for group in optimizer.param_groups:
+        rest = {key: value for key, value in group.items() if key != "params"}
+        groups.append({**rest, "names": [names[parameter] for parameter in group["params"]]})
+    moments = {
+        names[parameter]: {key: states.whole(v) if isinstance(v, Tensor) else v for key, v in state.items()}
+        for parameter, state in optimizer.state.items()
+    }
+    return {"groups": groups, "moments": moments}
+
+
+def _read_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    saved = states.read(path / "optimizer")
+    parameters = dict(model.named_parameters())
+    mine = [sorted(group["names"]) for group in _optimizer_state(model, optimizer)["groups"]]
+    if mine != [sorted(group["names"]) for group in saved["groups"]]:
+        raise ValueError(f"{path}/optimizer.json: its parameter groups are not this optimizer's")
+    for group, kept in zip(optimizer.param_groups, saved["groups"], strict=True):
+        group.update({key: tuple(v) if isinstance(v, list) else v for key, v in kept.items() if key != "names"})
+    optimizer.state.clear()
+    for name, moments in saved["moments"].items():
+        parameter = parameters[name]
+        optimizer.state[parameter] = {
+            key: states.like(v, parameter) if isinstance(v, Tensor) and v.shape == parameter.shape else v
+            for key, v in moments.items()
+        }
+
+
+def _hook_states(hooks: Sequence[Hook]) -> dict[str, Any]:
+    return {
+        f"{index} {type(hook).__name__}": hook.state_dict()
+        for index, hook in enumerate(hooks)
+        if isinstance(hook, Stateful)
+    }
+
+
+def _load_hooks(hooks: Sequence[Hook], saved: dict[str, Any], path: Path) -> None:
+    mine = {f"{index} {type(hook).__name__}": hook for index, hook in enumerate(hooks) if isinstance(hook, Stateful)}
+    if set(mine) != set(saved):
+        raise ValueError(f"{path}: it holds the memory of the hooks {sorted(saved)}, this run has {sorted(mine)}")
+    for name, hook in mine.items():
+        hook.load_state_dict(saved[name])
+
+
+def _place(run: Run, ledger: Ledger | None, processes: int, model: nn.Module) -> dict[str, Any]:
+    sharded = any(isinstance(p, torch.distributed.tensor.DTensor) for p in model.parameters())
+    return {
+        "step": run.step,
+        "loss": run.loss.hex() if run.loss == run.loss else None,
+        "batches": run.batches.state_dict(),
+        "ledger": ledger.state_dict() if ledger is not None else {},
+        "processes": processes,
+        "sharded": sharded,
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")

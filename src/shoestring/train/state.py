@@ -1,0 +1,92 @@
+"""Nested state to disk and back: tensors to safetensors, the rest to JSON, both exact."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+_TENSOR = "__tensor__"
+_SPECIAL = "__float__"
+_KEYS = "__keys__"
+
+
+def write(state: Any, stem: Path) -> None:
+    """Write nested dicts, lists, numbers, text and tensors as `stem`.json and `stem`.safetensors.
+
+    Raises TypeError where a value is none of these: what cannot be read back bit for bit is not written.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = _outside(state, "", tensors)
+    # clones: safetensors refuses two names on one storage
+    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(copies, stem.with_name(stem.name + ".safetensors"))
+    stem.with_name(stem.name + ".json").write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
+
+
+def read(stem: Path) -> Any:
+    """Read what `write` wrote. Raises ValueError naming the file that is absent or torn."""
+    path, weights = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors")
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        tensors = load_file(weights)
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename}: no such file; the checkpoint is not whole") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+    except SafetensorError as error:
+        raise ValueError(f"{weights}: torn or not safetensors ({error})") from None
+    return _inside(plain, tensors)
+
+
+def _outside(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        tensors[path] = value
+        return {_TENSOR: path}
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value):
+            return {key: _outside(inner, f"{path}/{key}", tensors) for key, inner in value.items()}
+        pairs = [[key, _outside(inner, f"{path}/{key}", tensors)] for key, inner in value.items()]
+        return {_KEYS: pairs}
+    if isinstance(value, list | tuple):
+        return [_outside(inner, f"{path}/{index}", tensors) for index, inner in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_SPECIAL: str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"a checkpoint cannot hold {type(value).__name__} (at {path or 'the top'})")
+
+
+def _inside(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_inside(inner, tensors) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if _SPECIAL in value:
+        return float(value[_SPECIAL])
+    if _KEYS in value:
+        return {key: _inside(inner, tensors) for key, inner in value[_KEYS]}
+    return {key: _inside(inner, tensors) for key, inner in value.items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, gathered where FSDP2 shards it: every process must call."""
+    if isinstance(tensor, torch.distributed.tensor.DTensor):
+        return tensor.full_tensor()
+    return tensor
+
+
+def like(tensor: Tensor, pattern: Tensor) -> Tensor:
+    """A whole tensor cut, placed and typed as `pattern` is."""
+    if isinstance(pattern, torch.distributed.tensor.DTensor):
+        moved = tensor.to(pattern.device)
+        return torch.distributed.tensor.distribute_tensor(moved, pattern.device_mesh, pattern.placements)
+    return tensor.to(pattern.device)
