@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,7 +17,7 @@ from yaml.constructor import ConstructorError
 class Recipe(BaseModel):
     """What a room's schema derives from: frozen, and no key it does not name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 R = TypeVar("R", bound=Recipe)
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
                 raise ConstructorError(None, None, f"expected a name before ':', got {key!r}", key_node.start_mark)
             if key in seen:
@@ -38,11 +38,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Quotes the text that `_Loader` would take for a number."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def load(path: Path, schema: type[R], overrides: Sequence[str] = ()) -> R:
@@ -61,17 +66,19 @@ def load(path: Path, schema: type[R], overrides: Sequence[str] = ()) -> R:
 def check(data: Mapping[str, Any], schema: type[R], where: str) -> R:
     """Build a recipe from plain values; errors speak of `where`."""
     try:
+        text = json.dumps(data, default=_refuse)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: {error}") from None
+    try:
         # JSON mode is strict about types ("3" is not 3, true is not 1) yet reads a list as a tuple
-        return schema.model_validate_json(json.dumps(data), strict=True)
+        return schema.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise ValueError(f"{where}: " + "; ".join(_sentences(error, schema))) from None
-    except TypeError as error:
-        raise ValueError(f"{where}: {error}; expected plain YAML values") from None
 
 
 def dump(recipe: Recipe) -> str:
     """The recipe as YAML, every field spelled out."""
-    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return yaml.dump(recipe.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: Path) -> Any:
@@ -97,8 +104,13 @@ def _parse(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{where}{line}: {error.problem or 'not YAML'}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def _refuse(value: Any) -> Any:
+    kind = type(value).__name__
+    raise TypeError(f"{value} is a {kind}: expected numbers, text, lists and mappings; quote it if it is text")
 
 
 def _override(data: dict[str, Any], override: str) -> None:
@@ -107,10 +119,11 @@ def _override(data: dict[str, Any], override: str) -> None:
         raise ValueError(f"{override!r}: expected key=value, such as steps=200")
     *parents, last = key.split(".")
     for parent in parents:
-        inner = data.setdefault(parent, {})
+        inner = data.get(parent, {})
         if not isinstance(inner, dict):
             raise ValueError(f"{override!r}: {parent} is {_kind(inner)} and has no keys")
-        data = inner
+        data[parent] = dict(inner)  # a YAML alias may stand for the same mapping elsewhere
+        data = data[parent]
     data[last] = _parse(text, repr(override))
 
 
@@ -132,10 +145,15 @@ def _sentences(error: ValidationError, schema: type[BaseModel]) -> list[str]:
 def _fields_at(schema: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     for part in location:
         field = schema.model_fields.get(str(part))
-        inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            schema = inner
+        schema = _model_in(field.annotation if field else None) or schema
     return list(schema.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model inside `Model`, `Model | None` and `tuple[Model, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((model for inner in get_args(annotation) if (model := _model_in(inner))), None)
 
 
 def _plain(message: str) -> str:

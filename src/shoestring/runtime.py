@@ -6,18 +6,21 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-    from torch.optim import Optimizer
+from torch._dynamo import OptimizedModule
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
 
 Precision = Literal["fp32", "bf16"]
 Sharding = Literal["ddp", "fsdp2"]
@@ -29,10 +32,12 @@ class Runtime:
 
     accelerator: Accelerator
     precision: Precision
+    sharding: Sharding
 
     @property
     def device(self) -> torch.device:
-        return self.accelerator.device
+        device: torch.device = self.accelerator.device
+        return device
 
     @property
     def rank(self) -> int:
@@ -50,10 +55,28 @@ class Runtime:
         """Place the model, and across processes wrap or shard it. What is prepared already comes back as it is."""
         if self.processes == 1:
             return model.to(self.device), optimizer
-        if model in self.accelerator._models:
+        if isinstance(model, DistributedDataParallel | FSDPModule):
             return model, optimizer
-        model, wrapped = self.accelerator.prepare(model, optimizer)
-        return model, wrapped.optimizer
+        if self.sharding == "fsdp2":
+            # accelerate 1.15 passes its FSDP plugin over on CPUs and says nothing, so torch is asked directly
+            return _shard(model.to(self.device), optimizer, self), optimizer
+        prepared, wrapped = self.accelerator.prepare(model, optimizer)
+        return prepared, wrapped.optimizer
+
+    @contextmanager
+    def no_sync(self, model: nn.Module) -> Iterator[None]:
+        """Backward passes within add to each process's own gradients and send nothing."""
+        if isinstance(model, FSDPModule):
+            model.set_requires_gradient_sync(False)
+            try:
+                yield
+            finally:
+                model.set_requires_gradient_sync(True)
+        elif isinstance(model, DistributedDataParallel):
+            with model.no_sync():
+                yield
+        else:
+            yield
 
     def sum(self, *numbers: float) -> list[float]:
         """Numbers added up over the processes, in float64."""
@@ -75,8 +98,6 @@ def start(precision: Precision = "fp32", processes: int | None = None, sharding:
     Raises ValueError where the processes are not as many as asked for, or the precision is not to be had here.
     """
     global _current
-    from accelerate import Accelerator
-
     launched = int(os.environ.get("WORLD_SIZE", "1"))
     if processes is not None and processes != launched:
         raise ValueError(
@@ -85,14 +106,12 @@ def start(precision: Precision = "fp32", processes: int | None = None, sharding:
         )
     if precision not in ("fp32", "bf16"):
         raise ValueError(f"precision {precision!r}: expected 'fp32' or 'bf16'")
-    if _current is None or _current.accelerator.num_processes != launched:
-        plugin = _fsdp2(precision) if sharding == "fsdp2" and launched > 1 else None
-        accelerator = Accelerator(cpu=not torch.accelerator.is_available(), fsdp_plugin=plugin)
-        if accelerator.num_processes != launched:
-            raise ValueError(f"{launched} processes were launched but accelerate joined {accelerator.num_processes}")
-    else:
-        accelerator = _current.accelerator
-    _current = Runtime(accelerator, precision)
+    if sharding not in ("ddp", "fsdp2"):
+        raise ValueError(f"sharding {sharding!r}: expected 'ddp' or 'fsdp2'")
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    if accelerator.num_processes != launched:
+        raise ValueError(f"{launched} processes were launched but accelerate joined {accelerator.num_processes}")
+    _current = Runtime(accelerator, precision, sharding)
     return _current
 
 
@@ -103,8 +122,8 @@ def current() -> Runtime:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model itself, inside what DDP and torch.compile put around it."""
-    while isinstance(model, nn.parallel.DistributedDataParallel | torch._dynamo.OptimizedModule):
-        model = model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model._orig_mod
+    while isinstance(model, DistributedDataParallel | OptimizedModule):
+        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
     return model
 
 
@@ -172,14 +191,20 @@ def _timed(step: Callable[[], Tensor]) -> float:
     return time.perf_counter() - since
 
 
-def _fsdp2(precision: Precision) -> Any:
-    from accelerate import FullyShardedDataParallelPlugin
-    from torch.distributed.fsdp import MixedPrecisionPolicy
-
-    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    return FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        cpu_ram_efficient_loading=False,
-        mixed_precision_policy=policy if precision == "bf16" else None,
-    )
+def _shard(model: nn.Module, optimizer: Optimizer, here: Runtime) -> nn.Module:
+    """Shard a model block by block with FSDP2 and give the optimizer the sharded parameters."""
+    if optimizer.state:
+        raise ValueError("an optimizer that has taken steps cannot be sharded: prepare the run before its first step")
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    half = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    policy = half if here.precision == "bf16" else MixedPrecisionPolicy()
+    mesh = init_device_mesh(here.device.type, (here.processes,))
+    blocks = set(model._no_split_modules or ()) if isinstance(model, PreTrainedModel) else set()
+    for module in model.modules():
+        if type(module).__name__ in blocks:
+            fully_shard(module, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    sharded = dict(model.named_parameters())
+    for group in optimizer.param_groups:
+        group["params"] = [sharded[names[parameter]] for parameter in group["params"]]
+    return model

@@ -33,7 +33,7 @@ class Loss(NamedTuple):
     """
 
     total: Tensor
-    count: int
+    count: int  # type: ignore[assignment]  # it hides tuple.count, which no one asks of a loss
     tokens: int
 
 
@@ -65,3 +65,8 @@ class Stateful(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def memory(hook: object) -> Stateful | None:
+    """The hook as something with a memory; None where it has none."""
+    return hook if isinstance(hook, Stateful) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ class Cost:
     teacher_tokens  tokens sent to and received from a teacher
     bytes_sent      bytes that crossed between clients and server
     seconds         wall time
-    peak_bytes      the largest memory held: the process's resident set, or the accelerator's allocation where one is used
+    peak_bytes      the largest memory held: the accelerator's allocation where one is used, else the resident set
     """
 
     flops: float = 0
@@ -45,7 +46,7 @@ CURRENCIES = tuple(field.name for field in fields(Cost))
 
 
 class Ledger:
-    """Costs by phase. `charge` books under the phase that is open; phases nest by '/' and their seconds never count twice."""
+    """Costs by phase. `charge` books under the open phase; phases nest by '/' and their seconds never count twice."""
 
     def __init__(self) -> None:
         self._entries: dict[str, Cost] = {}
@@ -53,12 +54,12 @@ class Ledger:
         self._since = time.perf_counter()
 
     def charge(self, **amounts: float) -> None:
-        """Book amounts, by currency, under the open phase. Raises ValueError on an unknown currency or a negative amount."""
+        """Book amounts, by currency, under the open phase. Raises ValueError on an unknown currency or a bad amount."""
         for name, amount in amounts.items():
             if name not in CURRENCIES:
                 raise ValueError(f"the ledger has no currency {name!r}: expected one of {', '.join(CURRENCIES)}")
-            if not amount >= 0:
-                raise ValueError(f"the ledger cannot be charged {amount!r} {name}: expected zero or more")
+            if not 0 <= amount < math.inf:
+                raise ValueError(f"the ledger cannot be charged {amount!r} {name}: expected zero or more, and finite")
         path = self._open[-1]
         self._entries[path] = self._entries.get(path, Cost()) + Cost(**amounts)
 
@@ -88,6 +89,8 @@ class Ledger:
 
     def phases(self) -> dict[str, Cost]:
         """Each phase's own cost, by path, in the order in which they were first charged."""
+        if len(self._open) > 1:
+            self._settle()
         return dict(self._entries)
 
     def state_dict(self) -> dict[str, Any]:
@@ -105,7 +108,7 @@ class Ledger:
     def absorb(self, other: dict[str, Any], under: str) -> None:
         """Add another ledger's `state_dict` (of a worker process, say) below a phase of this one."""
         for path, amounts in other.items():
-            name = f"{under}/{path}" if path else under
+            name = f"{under}/{path}" if under and path else under or path
             self._entries[name] = self._entries.get(name, Cost()) + Cost(**amounts)
 
     def _settle(self) -> None:

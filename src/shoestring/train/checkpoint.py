@@ -1,11 +1,11 @@
 """A run to disk and back: folders of safetensors, with checksums, written beside and renamed.
 
-    checkpoint/step-00000100/
-        config.json, model.safetensors, tokenizer ...   loadable by `from_pretrained`
-        optimizer.{json,safetensors}                    by parameter name
-        process-0.{json,safetensors}                    random generators and hooks, one pair a process
-        state.json                                      step, loss, the stream's place, the ledger
-        manifest.json                                   sha256 and size of each file above
+checkpoint/step-00000100/
+    config.json, model.safetensors, tokenizer ...   loadable by `from_pretrained`
+    optimizer.{json,safetensors}                    by parameter name
+    process-0.{json,safetensors}                    random generators and hooks, one pair a process
+    state.json                                      step, loss, the stream's place, the ledger
+    manifest.json                                   sha256 and size of each file above
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from huggingface_hub import save_torch_state_dict
@@ -26,9 +26,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shoestring import runtime
 from shoestring.cost import Ledger
-from shoestring.models import manifest
+from shoestring.models import manifest, pretrained
 from shoestring.train import state as states
-from shoestring.types import Hook, Run, Stateful
+from shoestring.types import Hook, Run, Stateful, memory
 
 _NAME = re.compile(r"step-(\d{8,})")
 
@@ -63,7 +63,10 @@ def save(
             _write_model(partial, model, weights, tokenizer)
             states.write(moments, partial / "optimizer")
             _write_json(partial / "state.json", _place(run, ledger, here.processes, model))
-        mine = {"random": runtime.random_state(), "hooks": _hook_states(hooks)}
+        mine = {
+            "random": runtime.random_state(),
+            "hooks": {name: hook.state_dict() for name, hook in _memories(hooks).items()},
+        }
         states.write(mine, partial / f"process-{here.rank}")
         here.accelerator.wait_for_everyone()
         if here.rank == 0:
@@ -76,9 +79,10 @@ def save(
     return final
 
 
-def load(path: Path, run: Run, *, hooks: Sequence[Hook] = (), ledger: Ledger | None = None) -> Run:
+def load(path: Path, run: Run, *, hooks: Sequence[Hook] | None = None, ledger: Ledger | None = None) -> Run:
     """Put a checkpoint into a run built the way the saved one was, so that training goes on bit for bit.
 
+    hooks   those given to `save`, in the same order; None takes the run without their memory, to branch off it
     Raises ValueError naming the file that is absent, torn or changed, or the tensor that does not fit.
     """
     manifest.verify(path)
@@ -91,11 +95,12 @@ def load(path: Path, run: Run, *, hooks: Sequence[Hook] = (), ledger: Ledger | N
     run.step, run.loss = int(place["step"]), float.fromhex(place["loss"]) if place["loss"] else float("nan")
     run.batches.load_state_dict(place["batches"])
     same = place["processes"] == here.processes
-    if not same and place["sharded"] and any(isinstance(hook, Stateful) for hook in hooks):
+    if not same and place["sharded"] and hooks and _memories(hooks):
         raise ValueError(f"{path}: its hooks hold shards of {place['processes']} processes, not of {here.processes}")
     rank = here.rank if same else 0
     mine = states.read(path / f"process-{rank}")
-    _load_hooks(hooks, mine["hooks"], path)
+    if hooks is not None:
+        _load_hooks(hooks, mine["hooks"], path)
     if ledger is not None:
         ledger.load_state_dict(place["ledger"])
     runtime.set_random_state(mine["random"])
@@ -129,7 +134,7 @@ def _write_model(
     folder: Path, model: nn.Module, weights: dict[str, Tensor], tokenizer: PreTrainedTokenizerBase | None
 ) -> None:
     # names that share storage are written once; which, is noted in the file's metadata
-    save_torch_state_dict(weights, folder, max_shard_size="5GB")
+    save_torch_state_dict(pretrained.named_on_disk(model, weights), folder, max_shard_size="5GB")
     if isinstance(model, PreTrainedModel):
         model.config.save_pretrained(folder)
         if model.generation_config is not None:
@@ -139,7 +144,7 @@ def _write_model(
 
 
 def _read_model(path: Path, model: nn.Module) -> None:
-    live = model.state_dict()
+    live = pretrained.named_on_disk(model, model.state_dict())
     missing = set(live)
     for file in sorted(path.glob("model*.safetensors")):
         try:
@@ -172,7 +177,9 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
         rest = {key: value for key, value in group.items() if key != "params"}
         groups.append({**rest, "names": [names[parameter] for parameter in group["params"]]})
     moments = {
-        names[parameter]: {key: states.whole(v) if isinstance(v, Tensor) else v for key, v in state.items()}
+        names[cast(nn.Parameter, parameter)]: {
+            key: states.whole(v) if isinstance(v, Tensor) else v for key, v in state.items()
+        }
         for parameter, state in optimizer.state.items()
     }
     return {"groups": groups, "moments": moments}
@@ -195,16 +202,13 @@ def _read_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimiz
         }
 
 
-def _hook_states(hooks: Sequence[Hook]) -> dict[str, Any]:
-    return {
-        f"{index} {type(hook).__name__}": hook.state_dict()
-        for index, hook in enumerate(hooks)
-        if isinstance(hook, Stateful)
-    }
+def _memories(hooks: Sequence[Hook]) -> dict[str, Stateful]:
+    found = {f"{index} {type(hook).__name__}": memory(hook) for index, hook in enumerate(hooks)}
+    return {name: hook for name, hook in found.items() if hook is not None}
 
 
 def _load_hooks(hooks: Sequence[Hook], saved: dict[str, Any], path: Path) -> None:
-    mine = {f"{index} {type(hook).__name__}": hook for index, hook in enumerate(hooks) if isinstance(hook, Stateful)}
+    mine = _memories(hooks)
     if set(mine) != set(saved):
         raise ValueError(f"{path}: it holds the memory of the hooks {sorted(saved)}, this run has {sorted(mine)}")
     for name, hook in mine.items():

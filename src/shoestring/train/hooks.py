@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from shoestring import runtime
 from shoestring.cost import Ledger
 from shoestring.train import checkpoint
-from shoestring.types import Hook, Run, Stateful
+from shoestring.types import Hook, Run, memory
 
 
 class Every:
@@ -30,11 +30,26 @@ class Every:
             self.hook(run)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.hook.state_dict() if isinstance(self.hook, Stateful) else {}
+        inner = memory(self.hook)
+        return inner.state_dict() if inner is not None else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if isinstance(self.hook, Stateful):
-            self.hook.load_state_dict(state)
+        inner = memory(self.hook)
+        if inner is not None:
+            inner.load_state_dict(state)
+
+
+class Spaced:
+    """Call a hook at most once in so many seconds: for what is slow and may come late, such as saving."""
+
+    def __init__(self, seconds: float, hook: Hook) -> None:
+        self.seconds, self.hook = seconds, hook
+        self.since = time.perf_counter()
+
+    def __call__(self, run: Run) -> None:
+        if time.perf_counter() - self.since >= self.seconds:
+            self.hook(run)
+            self.since = time.perf_counter()
 
 
 class Log:

@@ -18,9 +18,13 @@ from shoestring.train.optim import Schedule
 from shoestring.types import Batch, Hook, Objective, Run
 
 
+class DivergedError(ValueError):
+    """The loss is not finite."""
+
+
 class _Sums(NamedTuple):
     total: float
-    count: float
+    targets: float
     tokens: float
     flops: float
 
@@ -45,7 +49,8 @@ def train(
     clip         the largest gradient norm let through; None lets all through
     schedule     factor of each group's learning rate by step, counted from 0
     Precision, device and processes are those of `runtime.current()`.
-    Raises ValueError where the loss is not finite (before the weights are touched) or the stream ends.
+    Raises DivergedError, a ValueError, where the loss is not finite, before the weights are touched; ValueError where
+    the stream ends or a batch holds no target.
     """
     if accumulate < 1 or until < 0 or (clip is not None and not clip > 0):
         raise ValueError(f"expected until >= 0, accumulate >= 1, clip > 0, got {until}, {accumulate}, {clip}")
@@ -64,7 +69,7 @@ def train(
         sums = _gradients(run, objective, batches, accumulate, step_flops, here)
         run.loss = _checked_mean(sums, run)
         # DDP and FSDP2 mean the gradients over the processes; these are sums
-        _scale_and_clip(parameters, here.processes / sums.count, clip)
+        _scale_and_clip(parameters, here.processes / sums.targets, clip)
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
         run.step += 1
@@ -88,9 +93,9 @@ def _gradients(
     for index in range(accumulate):
         batch = _to(next(batches, None), here.device)
         last = index == accumulate - 1
-        with here.accelerator.no_sync(run.model) if here.processes > 1 and not last else nullcontext():
-            with step_flops.counting(batch) if step_flops is not None else nullcontext():
-                loss = _forward_backward(run, objective, batch, here)
+        quiet = nullcontext() if last else here.no_sync(run.model)
+        with quiet, step_flops.counting(batch) if step_flops is not None else nullcontext():
+            loss = _forward_backward(run, objective, batch, here)
         flops += step_flops(batch) if step_flops is not None else 0
         total += loss[0]
         count += loss[1]
@@ -106,12 +111,12 @@ def _forward_backward(run: Run, objective: Objective, batch: Batch, here: Runtim
 
 
 def _checked_mean(sums: _Sums, run: Run) -> float:
-    if sums.count == 0:
+    if sums.targets == 0:
         raise ValueError(f"step {run.step}: the batch holds no target; every label is ignored")
-    mean = sums.total / sums.count
+    mean = sums.total / sums.targets
     if not math.isfinite(mean):
         run.optimizer.zero_grad(set_to_none=True)
-        raise ValueError(
+        raise DivergedError(
             f"step {run.step}: the loss is {mean}; the weights before this step are kept: "
             "lower the learning rate, or look at the batch that was drawn here"
         )

@@ -1,0 +1,168 @@
+"""The door: list | run | compare | report, and each room's own tools."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from shoestring import __version__, rooms
+
+if TYPE_CHECKING:
+    from shoestring.cost import Ledger
+    from shoestring.evaluate.scores import Report
+
+
+class _Door(TyperGroup):
+    """The door's own commands, then the rooms that have tools; a room is loaded only when it is entered."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return [*super().list_commands(context), *(room.name for room in rooms.every())]
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        own = super().get_command(context, name)
+        if own is not None:
+            return own
+        room = rooms.find(name)
+        group = typer.main.get_command(importlib.import_module(f"shoestring.methods.{room.name}.tools").app)
+        group.name, group.help, group.short_help = room.name, room.sentence, room.sentence
+        return group
+
+
+app = typer.Typer(
+    cls=_Door,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train language models on a budget, and keep the receipt.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"shoestring {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Train language models on a budget, and keep the receipt."""
+
+
+@app.command("list")
+def list_rooms() -> None:
+    """The rooms: what each does, and its recipes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("room", "in one sentence", "from", "recipes", "state"):
+        table.add_column(column, overflow="fold")
+    for room in rooms.every():
+        table.add_row(room.name, room.sentence, room.paper, " ".join(room.recipes), room.state)
+    Console().print(table)
+
+
+@app.command()
+def run(
+    room: Annotated[str, typer.Argument(help="The room's name: see `shoestring list`.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe of the room, or a YAML file of your own.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Change its values.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; out/ROOM-RECIPE unless said.")] = None,
+) -> None:
+    """Run a method beside its twin. The same command again goes on where it was stopped."""
+    found = rooms.find(room)
+    path = found.recipe(recipe)
+    folder = out or Path("out") / f"{found.name}-{path.stem}"
+    from shoestring import config
+    from shoestring.cost import Ledger
+    from shoestring.evaluate import outcome
+
+    module = importlib.import_module(f"shoestring.methods.{found.name}.recipe")
+    chosen = config.load(path, module.Recipe, overrides or ())
+    ledger = Ledger()
+    with outcome.opened(folder, config.dump(chosen)):
+        report: Report = module.run(chosen, ledger, folder, path.stem)
+        if _first_process():
+            _finish(report, ledger, folder)
+
+
+@app.command()
+def compare(outs: Annotated[list[Path], typer.Argument(help="Folders of finished runs, of any rooms.")]) -> None:
+    """Lay the rows of several runs side by side, costs beside their ratio to the first."""
+    from rich.console import Console
+
+    from shoestring.evaluate import report
+
+    Console().print(report.compare(outs))
+
+
+@app.command("report")
+def show_report(out: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
+    """Print a finished run's report and write its page anew."""
+    from shoestring.evaluate import report
+
+    found = report.read(out)
+    report.write(found, out)
+    _show(found, out)
+
+
+def _finish(found: Report, ledger: Ledger, folder: Path) -> None:
+    from shoestring.evaluate import facts, outcome, report
+
+    whole = facts.added(found, sys.argv[1:])
+    outcome.write_ledger(ledger, folder)
+    report.write(whole, folder)
+    _show(whole, folder)
+
+
+def _show(found: Report, folder: Path) -> None:
+    from rich.console import Console
+
+    from shoestring.evaluate import report
+    from shoestring.evaluate.savings import savings
+
+    console = Console()
+    console.print(report.table(found))
+    for sentence in savings(found):
+        console.print(f"• {sentence}", highlight=False)
+    console.print(f"\nThe report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def main() -> None:
+    """Run the command line: what a user did wrong is one line on standard error and exit code 2, no traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns at each fork
+    try:
+        app(prog_name="shoestring", standalone_mode=False)
+    except click.exceptions.Abort:
+        _stop("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _stop("stopped; the same command goes on from the last checkpoint", 130)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        if os.environ.get("SHOESTRING_TRACEBACK"):
+            raise
+        _stop(" ".join(str(error).split()), 2)
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"shoestring: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

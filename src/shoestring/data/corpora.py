@@ -1,0 +1,163 @@
+"""Where text comes from: the built-in corpus, a user's files, or a `datasets` name, each as one stream of documents."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+from shoestring.data import formats, hub, python_library
+from shoestring.data.splits import SPLITS, WORDS, Document, Split, choose, named_split, without_split
+
+__all__ = ["Document", "Split", "documents", "fingerprint"]
+
+BUILT_IN = "python"
+HUB_PREFIX = "hf:"
+_PLACEHOLDER = "{split}"
+CUT = 1  # raise it whenever the same source would be cut or split in another way: packed copies are then made anew
+
+
+def documents(
+    source: str, split: Split, domains: Sequence[str] | None = None, text_field: str = "text"
+) -> Iterator[Document]:
+    """The documents of one split of a source, streamed in an order that is the same on every machine.
+
+    source      "python", the built-in corpus (Python's own standard library); a file (.txt, .jsonl, .parquet, each also
+                .gz); a folder of such files; a path with `{split}` in it; "hf:NAME" or "hf:NAME:CONFIG", a data set of
+                the `datasets` library
+    domains     only these, as `Document.domain` names them; None is all of them
+    text_field  the field or column that holds the text; a field `domain` beside it is read too
+
+    Where names of files (or of the data set's splits) say train, dev (valid, validation) or test, that is what they
+    are; a missing test set is then half of the dev set, by hash, and a missing dev set a twentieth of train. All else,
+    and a file given by itself, is cut by a hash of each text into 90 % train, 5 % dev and 5 % test: identical texts
+    stay on one side. Raises ValueError, in one line, where there is nothing to read or it is not what it says.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"no split {split!r}: expected one of {', '.join(SPLITS)}")
+    if domains is not None and not domains:
+        raise ValueError("no domain is named: expected some, or None for all")
+    seen: set[str] = set()
+    for document in _every(source, split, text_field):
+        seen.add(document.domain)
+        if domains is None or document.domain in domains:
+            yield document
+    if not seen:
+        raise ValueError(f"{source}: no {split} text: give more text, or files named after train, dev and test")
+    if missing := set(domains or seen) - seen:
+        wanted, there = ", ".join(sorted(missing)), ", ".join(sorted(seen))
+        raise ValueError(f"{source}: no {split} text in the domain {wanted}; it has {there}")
+
+
+def fingerprint(source: str) -> str:
+    """A short SHA-256 over all that a source holds: names and contents; of a `datasets` name, its revision and files.
+
+    A moved folder keeps its fingerprint. Read once a process: a file is read again where its size or time has changed.
+    """
+    if source == BUILT_IN:
+        return _built_in_fingerprint()
+    digest = hashlib.sha256()
+    if source.startswith(HUB_PREFIX):
+        digest.update(hub.identity(*_hub_name(source)).encode())
+    else:
+        for path, name, named in _files(source):
+            try:
+                status = path.stat()
+                contents = _contents(path, status.st_size, status.st_mtime_ns)
+            except OSError as error:
+                raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+            digest.update(f"{name}\0{named}\0{status.st_size}\0{contents}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _every(source: str, split: Split, text_field: str) -> Iterator[Document]:
+    if source == BUILT_IN:
+        yield from (document for side, document in python_library.read() if side == split)
+    elif source.startswith(HUB_PREFIX):
+        yield from hub.read(*_hub_name(source), split, text_field)
+    else:
+        files = _files(source)
+        rules = choose(split, {named for _, _, named in files if named is not None})
+        for path, name, named in files:
+            if named in rules:
+                yield from formats.read(path, name, _domain(name), rules[named], text_field)
+
+
+def _hub_name(source: str) -> tuple[str, str | None]:
+    name, _, config = source.removeprefix(HUB_PREFIX).partition(":")
+    if not name:
+        raise ValueError(f"{source!r} names no data set: expected hf:NAME or hf:NAME:CONFIG")
+    return name, config or None
+
+
+def _files(source: str) -> list[tuple[Path, str, Split | None]]:
+    """The files of a source: path, name for people and fingerprints, and the split that the name states."""
+    if _PLACEHOLDER in source:
+        found: list[tuple[Path, str, Split | None]] = [
+            (path, path.name, split)
+            for split, words in WORDS.items()
+            for path in _placed(source, words)
+            if path.is_file()
+        ]
+        if not found:
+            raise ValueError(
+                f"{source}: no file there: {_PLACEHOLDER} was tried as {', '.join(chain(*WORDS.values()))}"
+            )
+        for path, _, _ in found:
+            _known(path)
+        return found
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise ValueError(f"{source}: no such file or folder; a source is a path, {BUILT_IN!r}, or hf:NAME")
+    _known(path)
+    return [(path, path.name, None)]
+
+
+def _placed(source: str, words: tuple[str, ...]) -> list[Path]:
+    return [Path(source.replace(_PLACEHOLDER, word)).expanduser() for word in words]
+
+
+def _folder(folder: Path) -> list[tuple[Path, str, Split | None]]:
+    """The files of a known format below a folder, sorted; those whose names start with a dot are left out."""
+    found = []
+    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
+        name = path.relative_to(folder).as_posix()
+        if formats.suffix(path) and path.is_file() and not any(part.startswith(".") for part in name.split("/")):
+            found.append((path, name, named_split(name)))
+    if not found:
+        raise ValueError(
+            f"{folder}: no text in this folder: expected files ending in {', '.join(formats.SUFFIXES)} (.gz)"
+        )
+    return found
+
+
+def _known(path: Path) -> None:
+    if formats.suffix(path) is None:
+        raise ValueError(f"{path}: unknown kind of file: expected {', '.join(formats.SUFFIXES)}, each also with .gz")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty: expected text")
+
+
+def _domain(name: str) -> str:
+    """The first part of a file's path, less suffix, split and shard, that says anything."""
+    parts = name.split("/")
+    parts[-1] = parts[-1].split(".")[0]
+    return next((word for part in parts if (word := without_split(part))), "text")
+
+
+@cache
+def _built_in_fingerprint() -> str:
+    digest = hashlib.sha256()
+    for split, document in python_library.read():
+        digest.update(f"{split}\0{document.name}\0{document.text}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _contents(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

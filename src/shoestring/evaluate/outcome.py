@@ -1,0 +1,55 @@
+"""The folder a run writes into: held by one process, and of one recipe for good."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+from shoestring.cost import Ledger
+
+_FREE = ("workers", "save_seconds")  # keys that change how long a run takes, not what it finds
+
+
+@contextmanager
+def opened(folder: Path, recipe: str) -> Iterator[None]:
+    """Hold a folder for a recipe (as YAML); one that another process holds, or another recipe filled, is refused."""
+    if int(os.environ.get("RANK", "0")):
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another process is running there; wait for it, or give another --out"
+            ) from None
+        _same(folder / "recipe.yaml", recipe)
+        yield
+
+
+def write_ledger(ledger: Ledger, folder: Path) -> None:
+    """Write the ledger's phases as ledger.json."""
+    beside = folder / "ledger.json.partial"
+    beside.write_text(json.dumps(ledger.state_dict(), indent=1), encoding="utf-8")
+    beside.replace(folder / "ledger.json")
+
+
+def _same(path: Path, recipe: str) -> None:
+    if path.exists():
+        before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(recipe)
+        for key in sorted({*before, *now} - {*_FREE}):
+            if before.get(key) != now.get(key):
+                raise ValueError(
+                    f"{path.parent}: it holds a run with {key}={before.get(key)!r}, this one has {now.get(key)!r}: "
+                    "give another --out, or delete the folder"
+                )
+    beside = path.with_name(path.name + ".partial")
+    beside.write_text(recipe, encoding="utf-8")
+    beside.replace(path)

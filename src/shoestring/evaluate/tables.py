@@ -1,0 +1,150 @@
+"""Scores beside costs as a grid of text, and the grid in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import cell_len
+from rich.table import Table
+from rich.text import Text
+
+from shoestring.cost import CURRENCIES, Cost
+from shoestring.evaluate.quantities import Unit, number, plus_minus, unit
+from shoestring.evaluate.scores import Report, Row
+
+BLANK = "–"
+_WIDTH, _NAME_WIDTH, _GAP = 100, 16, 3  # of the terminal, of the names of rows at the least, between columns
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row as text: its scores, then its costs, a cell for each column of the grid."""
+
+    title: str
+    twin: bool
+    group: str
+    scores: tuple[str, ...]
+    costs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A report's rows as text: scores as mean ± sd, costs in units of a fitting size. What nobody spent is left out."""
+
+    metrics: tuple[str, ...]
+    currencies: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
+def grid(report: Report) -> Grid:
+    """The rows of a report as text, group by group."""
+    units = spent(row.cost for row in report.rows)
+    metrics = report.metrics()
+    rows = [row for group in report.groups() for row in report.rows if row.group == group]
+    lines = [Line(row.title, row.twin, row.group, scores(row, metrics), costs(row.cost, units)) for row in rows]
+    return Grid(tuple(metrics), tuple(found.name for found in units.values()), tuple(lines))
+
+
+def spent(found: Iterable[Cost]) -> dict[str, Unit]:
+    """The currencies that any of the costs holds, each with the unit that suits the largest."""
+    amounts = [cost.as_dict() for cost in found]
+    return {
+        currency: unit(currency, (amount[currency] for amount in amounts))
+        for currency in CURRENCIES
+        if any(amount[currency] for amount in amounts)
+    }
+
+
+def costs(cost: Cost, units: Mapping[str, Unit]) -> tuple[str, ...]:
+    """A cost as text, in the units given."""
+    amounts = cost.as_dict()
+    return tuple(number(amounts[currency] / found.size) for currency, found in units.items())
+
+
+def scores(row: Row, metrics: Sequence[str]) -> tuple[str, ...]:
+    """A row's scores as text, blank where it has none."""
+    return tuple(plus_minus(row.scores[metric]) if metric in row.scores else BLANK for metric in metrics)
+
+
+def table(report: Report) -> Table:
+    """The report for a terminal: one row a Row, the twins marked, scores before costs."""
+    found = grid(report)
+    lines: list[list[Text] | Text] = []
+    for index, line in enumerate(found.lines):
+        if line.group and (index == 0 or found.lines[index - 1].group != line.group):
+            lines.append(Text(line.group, style="italic"))
+        lines.append([_name(line.title, line.twin), *map(Text, line.scores), *map(Text, line.costs)])
+    return _table(f"{report.room} · {report.recipe}", [*found.metrics, *found.currencies], lines)
+
+
+def compare(reports: Mapping[str, Report]) -> Table:
+    """Rows of several runs, by the run's name, side by side; below each cost stands its ratio to the first row's.
+
+    Of several runs only the scores that two or more of them share are shown, blank where a row has none.
+    """
+    every = [row for report in reports.values() for row in report.rows]
+    first, units = every[0].cost.as_dict(), spent(row.cost for row in every)
+    metrics = _shared(list(reports.values()))
+    lines: list[list[Text] | Text] = []
+    for name, report in reports.items():
+        lines.append(Text(f"{name} ({report.room})", style="italic"))
+        for row in report.rows:
+            title = f"{row.title}, {row.group}" if row.group else row.title
+            amounts = row.cost.as_dict()
+            cells = [score.replace(" ± ", "\n± ") for score in scores(row, metrics)]
+            ratios = [_ratio(amounts[currency], first[currency]) for currency in units]
+            cells += [f"{cost}\n{ratio}" for cost, ratio in zip(costs(row.cost, units), ratios, strict=True)]
+            lines.append([_name(title, row.twin), *map(Text, cells)])
+    return _table(" | ".join(reports), [*metrics, *(found.name for found in units.values())], lines)
+
+
+def _shared(reports: list[Report]) -> list[str]:
+    found = [metric for report in reports for metric in report.metrics()]
+    needed = min(2, len(reports))
+    return [metric for metric in dict.fromkeys(found) if found.count(metric) >= needed]
+
+
+def _ratio(amount: float, first: float) -> str:
+    return f"×{number(amount / first)}" if first else BLANK
+
+
+def _name(title: str, twin: bool) -> Text:
+    return Text(f"{title} †", style="dim") if twin else Text(title, style="bold")
+
+
+def _table(title: str, columns: list[str], lines: list[list[Text] | Text]) -> Table:
+    """Cells below their columns, and between them lines of one text that open a section."""
+    marked = any(str(line[0]).endswith("†") for line in lines if isinstance(line, list))
+    drawn = Table(
+        title=Text(title),
+        title_justify="left",
+        caption=Text("† twin: the plain baseline") if marked else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    widths = _widths(columns, [line for line in lines if isinstance(line, list)])
+    rest = _WIDTH - sum(width + _GAP for width in widths) if widths else None
+    drawn.add_column("", overflow="fold", max_width=rest)
+    for index, column in enumerate(columns):
+        drawn.add_column(Text(column), justify="right", overflow="fold", width=widths[index] if widths else None)
+    for line in lines:
+        if isinstance(line, list):
+            drawn.add_row(*line)
+        else:
+            drawn.add_section()
+            drawn.add_row(line)
+    return drawn
+
+
+def _widths(columns: list[str], rows: list[list[Text]]) -> list[int]:
+    """Widths that break no cell, with titles on one line if there is room, else in words; none where there is none."""
+    cells = [max(cell_len(part) for row in rows for part in row[i].plain.split("\n")) for i in range(1, len(rows[0]))]
+    for titles in (columns, [max(column.split(), key=cell_len) for column in columns]):
+        widths = [max(cell, cell_len(title)) for cell, title in zip(cells, titles, strict=True)]
+        if _NAME_WIDTH + sum(width + _GAP for width in widths) <= _WIDTH:
+            return widths
+    return []

@@ -1,0 +1,147 @@
+"""The experiment: averaging beside the raw run, a tuned moving average and a real cool-down, on one trajectory."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from shoestring import config
+from shoestring.cost import Ledger
+from shoestring.evaluate.scores import Report
+from shoestring.methods.averaging.recipe_report import report
+from shoestring.methods.averaging.recipe_run import Outcome, follow, prepare, trajectory_bytes
+from shoestring.train.side_by_side import Job, affordable, side_by_side
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Part = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Text(config.Recipe):
+    """What is read.
+
+    source     "python" (the standard library), a file or folder of text, JSONL or Parquet, or hf:NAME[:CONFIG]
+    tokenizer  "bytes", "bpe:SIZE" (trained here), a folder or a Hub name
+    length     tokens a window
+    batch      windows an optimizer step, over all micro-batches and processes
+    held_out   tokens of dev text scored at each measurement; test is scored once, whole up to four times as much
+    """
+
+    source: str = "python"
+    tokenizer: str = "bytes"
+    length: Count = 128
+    batch: Count = 8
+    held_out: Count = 16384
+
+
+class Averages(config.Recipe):
+    """What is tuned on dev.
+
+    counts, strides  windows: the latest `count` weights, `stride` steps apart; all pairs are tried
+    decays           moving averages, one a decay, moved every `every` steps
+    every            a snapshot is taken each so many steps; strides are multiples of it
+    """
+
+    counts: tuple[Count, ...] = (5, 10)
+    strides: tuple[Count, ...] = (5, 10)
+    decays: tuple[Part, ...] = (0.8, 0.9, 0.95)
+    every: Count = 5
+
+    @model_validator(mode="after")
+    def _strides_fit(self) -> Averages:
+        for stride in self.strides:
+            if stride % self.every:
+                raise ValueError(f"expected strides that every={self.every} divides, got {stride}")
+        return self
+
+
+class Spike(config.Recipe):
+    """An accident at `at` (of the run): `steps` steps at `factor` times the learning rate, followed to `until`."""
+
+    at: Part = 0.5
+    steps: Count = 3
+    factor: Rate = 30.0
+    until: Part = 0.75
+
+
+class Recipe(config.Recipe):
+    """The whole experiment.
+
+    model           a preset's name
+    steps, warmup_steps, evaluate_every   optimizer steps
+    learning_rates  peaks; each is held to the end
+    accumulate      micro-batches a step
+    cooldowns       lengths of the real cool-down, as parts of the run at its end; the best on dev is the twin
+    cosine          whether a run that anneals to nothing by itself is averaged too, as the control
+    spike           an injected loss spike, or null
+    precision       "auto" measures, and takes the faster
+    save_seconds    least time between two checkpoints to resume from
+    workers         runs side by side; null is as many as cores and memory allow
+    """
+
+    model: str = "neox-1m"
+    text: Text = Text()
+    steps: Count
+    warmup_steps: Count
+    learning_rates: tuple[Rate, ...] = Field(min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    accumulate: Count = 1
+    evaluate_every: Count
+    averages: Averages = Averages()
+    cooldowns: tuple[Part, ...] = ()
+    cosine: bool = False
+    spike: Spike | None = None
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    save_seconds: Annotated[float, Field(ge=0)] = 60.0
+    workers: Count | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        reach = max(self.averages.counts) * max(self.averages.strides)
+        if self.warmup_steps + reach > self.steps:
+            raise ValueError(
+                f"expected steps of at least warmup_steps + the widest window = {self.warmup_steps + reach}, "
+                f"got {self.steps}"
+            )
+        if self.evaluate_every % self.averages.every:
+            raise ValueError(
+                f"expected evaluate_every that averages.every={self.averages.every} divides, got {self.evaluate_every}"
+            )
+        if self.steps % self.evaluate_every:
+            raise ValueError(f"expected steps that evaluate_every={self.evaluate_every} divides, got {self.steps}")
+        if self.text.batch % self.accumulate:
+            raise ValueError(f"expected text.batch that accumulate={self.accumulate} divides, got {self.text.batch}")
+        if len(set(self.seeds)) < len(self.seeds) or len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError("expected each seed and each learning rate once")
+        return self
+
+
+def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Report:
+    """Train every trajectory and lay averaging beside its twins; what is finished in `out` is not redone.
+
+    Each trajectory is one (schedule, learning rate, seed). From it come the raw run, every window and every moving
+    average; the cool-downs and the spike branch off its checkpoints. The window, the decay and the length of the
+    cool-down are chosen on dev, over all seeds, for each group; test is scored for all and read for those chosen.
+    """
+    with ledger.phase("prepare"):
+        ground = prepare(recipe, out)
+    schedules = ("constant", "cosine") if recipe.cosine else ("constant",)
+    arms = list(product(schedules, recipe.learning_rates, recipe.seeds))
+    workers = recipe.workers or affordable(len(arms), trajectory_bytes(recipe, ground))
+    jobs = [
+        Job(f"{schedule} {rate:g}, seed {seed}", partial(follow, recipe, ground, schedule, rate, seed, out))
+        for schedule, rate, seed in arms
+    ]
+    outcomes: list[Outcome] = side_by_side(jobs, workers)
+    for outcome in outcomes:
+        ledger.absorb(outcome.ledger, f"{outcome.schedule} {outcome.rate:g}/seed {outcome.seed}")
+    facts = {
+        "text": f"{recipe.text.source} {ground.source_fingerprint}",
+        "precision": ground.settled.why,
+        "side by side": f"{workers} at once, with {outcomes[0].threads} threads each",
+    }
+    return report(recipe, name, outcomes, facts)

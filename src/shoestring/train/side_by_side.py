@@ -1,0 +1,141 @@
+"""Runs of one recipe, its seeds above all, side by side in processes, with one line of progress each."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import psutil
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Tell = tuple[str, int, int, float, float]
+
+
+class Show(Protocol):
+    """How a run tells how far it is: step, the step it goes to, its loss, tokens per second."""
+
+    def __call__(self, step: int, until: int, loss: float, rate: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a name, and the work, which must be picklable (a module's function, or a partial of one)."""
+
+    name: str
+    work: Callable[[Show], Any]
+
+
+def side_by_side(jobs: Sequence[Job], workers: int, console: Console | None = None) -> list[Any]:
+    """What each job returns, in the order of the jobs.
+
+    workers   processes at once; 1 runs the jobs here, one after the other
+    A job that raises ends the others. A worker whose parent has died stops at its next word, so that a killed run
+    leaves none behind. Raises ChildProcessError where a worker is killed from outside (by a full memory, say).
+    """
+    with _display(console) as tell:
+        if workers == 1:
+            return [job.work(_Teller(job.name, tell)) for job in jobs]
+        context = multiprocessing.get_context("spawn")
+        queue = context.SimpleQueue()
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        listener = threading.Thread(target=_listen, args=(queue, tell), daemon=True)
+        listener.start()
+        try:
+            with ProcessPoolExecutor(workers, context, _begin, (queue, threads, os.getpid())) as pool:
+                return _gathered(pool, jobs)
+        finally:
+            queue.put(None)
+            listener.join()
+
+
+def affordable(jobs: int, bytes_each: float) -> int:
+    """How many runs fit side by side: no more than processor cores, than memory holds, or than there are jobs.
+
+    On an accelerator one at a time, and one within a launcher's processes: they share what is there already.
+    """
+    if torch.accelerator.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return 1
+    cores = len(os.sched_getaffinity(0)) if "sched_getaffinity" in dir(os) else os.cpu_count() or 1
+    fits = int(0.8 * psutil.virtual_memory().available // bytes_each)
+    return max(1, min(jobs, cores, fits))
+
+
+def _gathered(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> list[Any]:
+    futures: dict[Future[Any], str] = {pool.submit(_work, job): job.name for job in jobs}
+    try:
+        for future in as_completed(futures):
+            future.result()
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "a worker process was killed, most likely for memory: run again with workers=1, it goes on from there"
+        ) from None
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise
+    return [future.result() for future in futures]
+
+
+class _Teller:
+    def __init__(self, name: str, tell: Callable[[Tell], None]) -> None:
+        self.name, self.tell = name, tell
+
+    def __call__(self, step: int, until: int, loss: float, rate: float) -> None:
+        self.tell((self.name, step, until, loss, rate))
+
+
+_queue: Any = None
+_parent = 0
+
+
+def _begin(queue: Any, threads: int, parent: int) -> None:
+    global _queue, _parent
+    _queue, _parent = queue, parent
+    torch.set_num_threads(threads)
+
+
+def _work(job: Job) -> Any:
+    return job.work(_Teller(job.name, _send))
+
+
+def _send(tell: Tell) -> None:
+    if os.getppid() != _parent:  # the run was killed: do not write beside the one that resumes it
+        os._exit(1)
+    _queue.put(tell)
+
+
+def _listen(queue: Any, tell: Callable[[Tell], None]) -> None:
+    while (item := queue.get()) is not None:
+        tell(item)
+
+
+@contextmanager
+def _display(console: Console | None) -> Iterator[Callable[[Tell], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed}/{task.total}"),
+        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} tokens/s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console or Console(stderr=True)) as progress:
+
+        def tell(item: Tell) -> None:
+            name, step, until, loss, rate = item
+            if name not in tasks:
+                tasks[name] = progress.add_task(name, total=until, loss=loss, rate=rate)
+            progress.update(tasks[name], completed=step, total=until, loss=loss, rate=rate)
+
+        yield tell

@@ -1,0 +1,62 @@
+"""For all tests: no network, one thread, a cache of their own, and no runtime left over from another test."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SHOESTRING_TRACEBACK"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What is packed once is found again by the tests after it, and nothing goes to the user's own cache."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    before = os.environ.get("SHOESTRING_CACHE")
+    os.environ["SHOESTRING_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["SHOESTRING_CACHE"]
+    else:
+        os.environ["SHOESTRING_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def fresh_runtime() -> Iterator[None]:
+    yield
+    runtime = sys.modules.get("shoestring.runtime")
+    if runtime is not None:
+        runtime._current = None  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a script's text in a process of its own: python(text, *arguments, processes=1)."""
+
+    def start(text: str, *arguments: Any, processes: int = 1) -> subprocess.CompletedProcess[str]:
+        script = tmp_path / "script.py"
+        script.write_text(text, encoding="utf-8")
+        launcher = [sys.executable]
+        if processes > 1:
+            launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+        command = [*launcher, str(script), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+    return start

@@ -1,0 +1,97 @@
+"""Tables: cells by hand, one hundred columns, nothing lost, nothing taken for markup."""
+
+import io
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from shoestring.cost import Cost
+from shoestring.evaluate.scores import Report, Row, Score
+from shoestring.evaluate.tables import BLANK, compare, grid, table
+
+
+def shown(drawn: Table, width: int = 100) -> str:
+    text = io.StringIO()
+    Console(file=text, width=width).print(drawn)
+    return text.getvalue()
+
+
+def report(*rows: Row, room: str = "averaging", metric: str = "dev loss") -> Report:
+    return Report(room, "cpu", rows, (), (), metric)
+
+
+RAW = Row("raw", True, {"dev loss": Score.of([2.0, 2.02]), "accuracy": Score.of([0.5])}, Cost(flops=2e15, seconds=100))
+LAWA = Row("lawa", False, {"dev loss": Score.of([1.9, 1.92])}, Cost(flops=3e15, seconds=50), label="LAWA")
+
+
+def test_cells_by_hand():
+    found = grid(report(RAW, LAWA))
+    assert found.metrics == ("dev loss", "accuracy")
+    assert found.currencies == ("PFLOP", "s")
+    assert [line.title for line in found.lines] == ["raw", "LAWA"]
+    assert found.lines[0].scores == ("2.010 ± 0.014", "0.5000")
+    assert found.lines[1].scores == ("1.910 ± 0.014", BLANK)
+    assert [line.costs for line in found.lines] == [("2.00", "100"), ("3.00", "50.0")]
+
+
+def test_rows_of_a_group_stand_together():
+    rows = [Row(name, False, LAWA.scores, Cost(), group=name[0]) for name in ("a1", "b1", "a2")]
+    assert [line.title for line in grid(report(*rows)).lines] == ["a1", "a2", "b1"]
+    text = shown(table(report(*rows)))
+    assert text.index("a1") < text.index("a2") < text.index("b1")
+
+
+def test_the_twin_is_marked_and_currencies_nobody_spent_are_left_out():
+    text = shown(table(report(RAW, LAWA)))
+    assert "raw †" in text
+    assert "† twin" in text
+    assert "LAWA †" not in text
+    assert "teacher" not in text
+    assert "†" not in shown(table(report(LAWA)))
+
+
+@pytest.mark.parametrize("draw", [table, lambda found: compare({"one": found, "two": found})])
+def test_a_full_report_fits_one_hundred_columns(draw):
+    scores = {name: Score.of([2.1234, 2.1256, 2.1301]) for name in ("dev loss", "test loss", "bits per byte")}
+    cost = Cost(flops=1.2e15, tokens=4e6, seconds=321, peak_bytes=8e8)
+    rows = [Row(f"r{i}", i == 0, scores, cost, "peak learning rate 6e-3", f"a row of long name {i}") for i in range(3)]
+    lines = shown(draw(report(*rows))).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert not any("…" in line for line in lines)
+    for word in ("2.126", "± 0.003", "1.20", "4.00", "321", "800"):
+        assert any(word in line for line in lines), word
+
+
+def test_too_much_for_one_hundred_columns_is_folded_and_not_lost():
+    scores = {f"score {i}": Score.of([2.1234, 2.1256]) for i in range(9)} | {"dev loss": Score.of([1.0])}
+    text = shown(table(report(Row("raw", True, scores, Cost(1, 1, 1, 1, 1, 1, 1)))))
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.count("±") == 9
+
+
+def test_names_are_not_markup():
+    assert "[red]x[/red]" in shown(table(report(Row("[red]x[/red]", False, LAWA.scores, Cost()))))
+
+
+def test_runs_side_by_side_by_hand():
+    text = shown(compare({"first": report(RAW), "second": report(LAWA)}))
+    assert "first (averaging)" in text
+    assert "second (averaging)" in text
+    for ratio in ("×1.00", "×1.50", "×0.500"):
+        assert ratio in text
+    assert "accuracy" not in text
+
+
+def test_runs_of_different_rooms_share_their_costs_and_the_scores_they_have_in_common():
+    ranker = Row("bm25", True, {"ndcg": Score.of([0.4])}, Cost(labels=5, seconds=1))
+    text = shown(compare({"lm": report(RAW), "rank": report(ranker, room="recommendation", metric="ndcg")}))
+    assert "rank (recommendation)" in text
+    assert "ndcg" not in text
+    assert "dev loss" not in text
+    assert "labels" in text
+    assert f"5.00\n{BLANK}".split("\n")[0] in text
+
+
+def test_one_run_keeps_all_its_scores():
+    assert "accuracy" in shown(compare({"only": report(RAW, LAWA)}))

@@ -1,0 +1,248 @@
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors import safe_open
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+
+from shoestring.models import presets
+from shoestring.models.pretrained import load, save
+
+
+def tokenizer_of(extra: int = 0) -> PreTrainedTokenizerFast:
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(f"<{number}>" for number in range(extra))]
+    inner = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(tokens)}, merges=[]))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|endoftext|>")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return tokenizer_of()
+
+
+@pytest.fixture(scope="module")
+def model():
+    return presets.build(presets.configuration("neox-tiny", 260, 32), seed=0)
+
+
+@pytest.fixture(scope="module")
+def saved(model, tokenizer, tmp_path_factory):
+    return save(model, tokenizer, tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "copy")
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
+    left, right = one.state_dict(), other.state_dict()
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def edit(path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def refusal(folder) -> str:
+    with pytest.raises(ValueError) as refused:
+        load(folder)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+# there and back
+
+
+def test_what_is_saved_is_what_is_loaded(model, saved):
+    loaded, tokenizer = load(saved)
+    assert same(loaded, model)
+    assert not loaded.training
+    assert tokenizer.decode(tokenizer.encode("naïve 💡 text")) == "naïve 💡 text"
+
+
+def test_transformers_itself_loads_it(model, saved):
+    loaded = AutoModelForCausalLM.from_pretrained(saved)
+    assert same(loaded, model)
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    inputs = tokenizer("to be", return_tensors="pt")
+    generated = loaded.generate(**inputs, max_new_tokens=3, do_sample=False)
+    assert generated.shape == (1, 8)
+
+
+def test_generation_ends_at_the_tokenizers_end(saved, tokenizer):
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((saved / name).read_text())
+        assert settings["eos_token_id"] == settings["pad_token_id"] == tokenizer.eos_token_id == 256
+
+
+def test_saving_leaves_the_model_as_it_is(model, saved):
+    assert model.config.eos_token_id is None
+    assert model.training
+
+
+def test_only_safetensors_are_written(saved):
+    assert {path.suffix for path in saved.iterdir()} == {".json", ".safetensors"}
+    with safe_open(saved / "model.safetensors", framework="pt") as file:
+        assert file.metadata()["format"] == "pt"
+
+
+@pytest.mark.parametrize("name", ["neox-tiny", "gpt2-small"])
+def test_a_tied_head_stays_tied(name, tokenizer, tmp_path):
+    changes = {"n_embd": 48, "n_layer": 1} if name == "gpt2-small" else {}
+    model = presets.build(presets.configuration(name, 257, 16, tie_word_embeddings=True, **changes), seed=0)
+    loaded, _ = load(save(model, tokenizer, tmp_path / "tied"))
+    assert same(loaded, model)
+    assert loaded.get_output_embeddings().weight is loaded.get_input_embeddings().weight
+
+
+def test_a_wrapped_model_is_saved_under_plain_names(model, saved, tokenizer, tmp_path):
+    folder = save(torch.compile(model, backend="eager"), tokenizer, tmp_path / "compiled")
+    assert (folder / "model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+
+
+def test_precision_is_as_stored_or_as_asked(model, tokenizer, tmp_path):
+    half = presets.build(presets.configuration("neox-tiny", 260, 32), seed=0).bfloat16()
+    folder = save(half, tokenizer, tmp_path / "half")
+    assert load(folder)[0].lm_head.weight.dtype == torch.bfloat16
+    wide = load(folder, dtype=torch.float32)[0].lm_head.weight
+    assert wide.dtype == torch.float32
+    assert torch.equal(wide, half.lm_head.weight.float())
+
+
+def test_several_ends_of_sequence_are_kept(model, tokenizer, tmp_path):
+    other = presets.build(presets.configuration("neox-tiny", 260, 32), seed=0)
+    other.generation_config.eos_token_id = [3, tokenizer.eos_token_id]
+    settings = json.loads((save(other, tokenizer, tmp_path / "two") / "generation_config.json").read_text())
+    assert settings["eos_token_id"] == [3, 256]
+
+
+# in the place of another
+
+
+def test_a_model_takes_the_place_of_a_model(folder, tokenizer):
+    for shard in ("model-00001-of-00002.safetensors", "model.safetensors.index.json"):
+        (folder / shard).write_text("{}")
+    other = presets.build(presets.configuration("neox-tiny", 260, 32), seed=5)
+    save(other, tokenizer, folder)
+    assert same(load(folder)[0], other)
+    assert not (folder / "model.safetensors.index.json").exists()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_a_folder_with_other_files_is_not_replaced(folder, model, tokenizer):
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"also holds notes\.txt, which saving would remove"):
+        save(model, tokenizer, folder)
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_what_fails_midway_leaves_nothing_under_the_name(model, tokenizer, tmp_path, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", full)
+    with pytest.raises(ValueError, match=r"cannot be written: .*No space left"):
+        save(model, tokenizer, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_named(model, tokenizer, tmp_path):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ValueError, match="taken is a file"):
+        save(model, tokenizer, tmp_path / "taken")
+
+
+# misuse
+
+
+def test_a_tokenizer_without_an_end_is_refused(model, tmp_path):
+    tokenizer = tokenizer_of()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"set tokenizer\.eos_token before saving"):
+        save(model, tokenizer, tmp_path / "new")
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(model, folder, tmp_path):
+    large = tokenizer_of(extra=10)
+    with pytest.raises(ValueError, match="267 tokens but the model's embedding only 260 rows"):
+        save(model, large, tmp_path / "new")
+    large.save_pretrained(folder)
+    assert "267 tokens but the model's embedding only 260 rows" in refusal(folder)
+
+
+def test_an_unknown_architecture_is_named(folder):
+    edit(folder / "config.json", model_type="zork")
+    assert "config.json: transformers knows no architecture 'zork'" in refusal(folder)
+
+
+def test_code_in_the_folder_is_refused_and_not_run(folder, tmp_path):
+    edit(folder / "config.json", model_type="zork", auto_map={"AutoConfig": "mine.Config"})
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert "wants Python code of its own to run, which is refused" in refusal(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_beside_a_known_architecture_is_not_run(folder, model, tmp_path):
+    edit(folder / "config.json", auto_map={"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"})
+    (folder / "mine.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert same(load(folder)[0], model)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_model_of_another_kind_is_refused(folder):
+    edit(folder / "config.json", model_type="vit")
+    assert "'vit' is not a causal language model" in refusal(folder)
+
+
+def test_a_bad_value_in_the_configuration_is_named(folder):
+    edit(folder / "config.json", hidden_size="wide")
+    assert "config.json: " in (said := refusal(folder))
+    assert "hidden_size" in said
+
+
+def test_weights_of_another_shape_are_named(folder):
+    edit(folder / "config.json", vocab_size=300)
+    said = refusal(folder)
+    assert "has shape (260, 64) in the file, (300, 64) by config.json" in said
+
+
+def test_missing_weights_are_named_and_never_drawn_at_random(folder):
+    edit(folder / "config.json", num_hidden_layers=3)
+    said = refusal(folder)
+    assert "the weights lack gpt_neox.layers.2.attention.dense.bias and 11 more" in said
+
+
+def test_a_folder_without_a_tokenizer_is_refused(folder):
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    assert "holds no tokenizer" in refusal(folder)
+
+
+def test_a_broken_tokenizer_is_refused(folder):
+    (folder / "tokenizer.json").write_text("{")
+    assert "the tokenizer cannot be read" in refusal(folder)
+
+
+def test_a_pickle_that_would_run_code_is_refused(folder, tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    (folder / "model.safetensors").unlink()
+    torch.save({"lm_head.weight": Payload()}, folder / "pytorch_model.bin")
+    assert str(folder) in refusal(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_bert_as_a_decoder_is_no_surprise(folder):
+    BertConfig(
+        vocab_size=260, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8
+    ).save_pretrained(folder)
+    assert "the weights lack" in refusal(folder)
