@@ -18,17 +18,26 @@ def seal(partial: Path, final: Path, **facts: Any) -> None:
     facts   further keys of the manifest, beside `files`
     What stood under the final name is replaced.
     """
-    files = sorted(path for path in partial.rglob("*") if path.is_file() and path.name != MANIFEST)
+    manifest = partial / MANIFEST
+    files = sorted(path for path in partial.rglob("*") if path.is_file() and path != manifest)
     for file in files:
         flush(file)
     listed = {str(f.relative_to(partial)): {"sha256": sha256(f), "bytes": f.stat().st_size} for f in files}
-    manifest = partial / MANIFEST
     manifest.write_text(json.dumps({"files": listed, **facts}, indent=1), encoding="utf-8")
-    flush(manifest)
+    for path in (manifest, *(folder for folder in partial.rglob("*") if folder.is_dir()), partial):
+        flush(path)
     if final.exists():
-        shutil.rmtree(final)
+        discard(final)
     partial.replace(final)
     flush(final.parent)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder, so that a kill on the way leaves nothing torn under its name but a `.partial-` beside it."""
+    doomed = folder.with_name(f".partial-{folder.name}-discarded")
+    shutil.rmtree(doomed, ignore_errors=True)
+    folder.replace(doomed)
+    shutil.rmtree(doomed)
 
 
 def verify(folder: Path) -> None:
@@ -48,13 +57,17 @@ def listed(folder: Path) -> dict[str, dict[str, Any]]:
     manifest = folder / MANIFEST
     try:
         files = json.loads(manifest.read_text(encoding="utf-8"))["files"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{folder}: not a checkpoint: it has no {MANIFEST}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         raise ValueError(f"{manifest}: torn or foreign") from None
-    if not isinstance(files, dict):
+    if not isinstance(files, dict) or not all(map(_complete, files.values())):
         raise ValueError(f"{manifest}: torn or foreign")
     return files
+
+
+def _complete(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("sha256"), str) and isinstance(entry.get("bytes"), int)
 
 
 def sha256(file: Path) -> str:

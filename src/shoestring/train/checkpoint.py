@@ -89,17 +89,20 @@ def load(path: Path, run: Run, *, hooks: Sequence[Hook] | None = None, ledger: L
     here = runtime.current()
     run.model, run.optimizer = here.prepare(run.model, run.optimizer)
     model = runtime.unwrap(run.model)
-    place = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    place = _read_json(path / "state.json")
     _read_model(path, model)
     _read_optimizer(path, model, run.optimizer)
     run.step, run.loss = int(place["step"]), float.fromhex(place["loss"]) if place["loss"] else float("nan")
     run.batches.load_state_dict(place["batches"])
     same = place["processes"] == here.processes
-    if not same and place["sharded"] and hooks and _memories(hooks):
-        raise ValueError(f"{path}: its hooks hold shards of {place['processes']} processes, not of {here.processes}")
-    rank = here.rank if same else 0
-    mine = states.read(path / f"process-{rank}")
+    mine = states.read(path / f"process-{here.rank if same else 0}")
     if hooks is not None:
+        split = (place["sharded"] or _sharded(model)) and not (same and place["sharded"] == _sharded(model))
+        if split and any(mine["hooks"].values()):
+            raise ValueError(
+                f"{path}: its hooks remember the weights as {place['processes']} processes held them, which these "
+                f"{here.processes} do not: resume with as many, sharded alike"
+            )
         _load_hooks(hooks, mine["hooks"], path)
     if ledger is not None:
         ledger.load_state_dict(place["ledger"])
@@ -127,7 +130,7 @@ def prune(folder: Path, keep: int | None) -> None:
         shutil.rmtree(path, ignore_errors=True)
     if keep is not None:
         for path in every(folder)[: -max(1, keep)]:
-            shutil.rmtree(path)
+            manifest.discard(path)
 
 
 def _write_model(
@@ -156,6 +159,8 @@ def _read_model(path: Path, model: nn.Module) -> None:
                 raise ValueError(f"{file}: the model has no tensor {name!r}")
             if live[name].shape != tensor.shape:
                 raise ValueError(f"{file}: {name} is {tuple(tensor.shape)}, the model's {tuple(live[name].shape)}")
+            if live[name].dtype != tensor.dtype:
+                raise ValueError(f"{file}: {name} is {tensor.dtype}, the model's {live[name].dtype}")
             with torch.no_grad():
                 live[name].copy_(states.like(tensor, live[name]))
             missing.discard(name)
@@ -187,19 +192,26 @@ def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 def _read_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     saved = states.read(path / "optimizer")
-    parameters = dict(model.named_parameters())
+    names = {parameter: name for name, parameter in model.named_parameters()}
     mine = [sorted(group["names"]) for group in _optimizer_state(model, optimizer)["groups"]]
     if mine != [sorted(group["names"]) for group in saved["groups"]]:
         raise ValueError(f"{path}/optimizer.json: its parameter groups are not this optimizer's")
     for group, kept in zip(optimizer.param_groups, saved["groups"], strict=True):
         group.update({key: tuple(v) if isinstance(v, list) else v for key, v in kept.items() if key != "names"})
     optimizer.state.clear()
-    for name, moments in saved["moments"].items():
-        parameter = parameters[name]
-        optimizer.state[parameter] = {
-            key: states.like(v, parameter) if isinstance(v, Tensor) and v.shape == parameter.shape else v
-            for key, v in moments.items()
-        }
+    for group in optimizer.param_groups:
+        # as torch's own loading does: only these count their steps on the device
+        device = group["params"][0].device if group.get("fused") or group.get("capturable") else torch.device("cpu")
+        for parameter in group["params"]:
+            moments = saved["moments"].get(names[parameter])
+            if moments is not None:
+                optimizer.state[parameter] = {key: _placed(v, parameter, device) for key, v in moments.items()}
+
+
+def _placed(value: Any, parameter: Tensor, device: torch.device) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    return states.like(value, parameter) if value.shape == parameter.shape and value.ndim else value.to(device)
 
 
 def _memories(hooks: Sequence[Hook]) -> dict[str, Stateful]:
@@ -216,15 +228,25 @@ def _load_hooks(hooks: Sequence[Hook], saved: dict[str, Any], path: Path) -> Non
 
 
 def _place(run: Run, ledger: Ledger | None, processes: int, model: nn.Module) -> dict[str, Any]:
-    sharded = any(isinstance(p, torch.distributed.tensor.DTensor) for p in model.parameters())
     return {
         "step": run.step,
         "loss": run.loss.hex() if run.loss == run.loss else None,
         "batches": run.batches.state_dict(),
         "ledger": ledger.state_dict() if ledger is not None else {},
         "processes": processes,
-        "sharded": sharded,
+        "sharded": _sharded(model),
     }
+
+
+def _sharded(model: nn.Module) -> bool:
+    return any(isinstance(parameter, torch.distributed.tensor.DTensor) for parameter in model.parameters())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path.parent}: no run can go on from it: it has no {path.name}") from None
 
 
 def _write_json(path: Path, value: Any) -> None:

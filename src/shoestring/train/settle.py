@@ -22,11 +22,13 @@ from shoestring.types import Batch, Objective
 class Settled:
     """How a run computes. Another choice gives other bits, so a resumed run keeps it.
 
-    why   what was measured
+    threads   of each process: sums are cut by them
+    why       what was measured
     """
 
     precision: Precision
     compiled: bool
+    threads: int
     why: str
 
 
@@ -36,10 +38,12 @@ def settle(
     batch: Batch,
     steps: int,
     kept: Path,
+    threads: int,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> Settled:
     """Choose precision and compilation for `steps` steps; the choice is kept in a file and read from there next time.
 
+    threads     of this process from now on, also where the choice is read
     precision   "auto" takes bf16 where forward and backward are measured faster in it
     Compilation is tried where it can be had and the run is long: it is kept where the steps saved outweigh the time it
     took. The model given is not changed.
@@ -58,11 +62,13 @@ def settle(
         trial.zero_grad()
         return loss.total
 
+    torch.set_num_threads(threads)
     chosen = runtime.faster_precision(step) if precision == "auto" else precision
     with torch.autocast(next(trial.parameters()).device.type, torch.bfloat16, enabled=chosen == "bf16"):
         eager = min(_seconds(lambda: step().item()) for _ in range(3))
         compiled, why = _compilation(trial, lambda: step().item(), eager, steps)
-    settled = Settled(chosen, compiled, f"{precision} precision: {chosen}, {eager:.3g} s a forward and backward; {why}")
+    measured = f"{precision} precision: {chosen}, {eager:.3g} s a forward and backward on {threads} threads"
+    settled = Settled(chosen, compiled, threads, f"{measured}; {why}")
     kept.parent.mkdir(parents=True, exist_ok=True)
     beside = kept.with_name(kept.name + ".partial")
     beside.write_text(json.dumps(asdict(settled)), encoding="utf-8")

@@ -46,11 +46,10 @@ def side_by_side(jobs: Sequence[Job], workers: int, console: Console | None = No
             return [job.work(_Teller(job.name, tell)) for job in jobs]
         context = multiprocessing.get_context("spawn")
         queue = context.SimpleQueue()
-        threads = max(1, (os.cpu_count() or 1) // workers)
         listener = threading.Thread(target=_listen, args=(queue, tell), daemon=True)
         listener.start()
         try:
-            with ProcessPoolExecutor(workers, context, _begin, (queue, threads, os.getpid())) as pool:
+            with ProcessPoolExecutor(workers, context, _begin, (queue, os.getpid())) as pool:
                 return _gathered(pool, jobs)
         finally:
             queue.put(None)
@@ -98,10 +97,9 @@ _queue: Any = None
 _parent = 0
 
 
-def _begin(queue: Any, threads: int, parent: int) -> None:
+def _begin(queue: Any, parent: int) -> None:
     global _queue, _parent
     _queue, _parent = queue, parent
-    torch.set_num_threads(threads)
 
 
 def _work(job: Job) -> Any:

@@ -34,6 +34,13 @@ class Latest:
         self._snapshots: list[dict[str, Tensor]] = []
         self._steps: list[int] = []
 
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> Latest:
+        """The window that a saved state is of."""
+        made = cls(state["count"], state["every"], state["start"])
+        made.load_state_dict(state)
+        return made
+
     def __call__(self, run: Run) -> None:
         if self.due(run.step):
             self.take(run.model, run.step)

@@ -12,9 +12,9 @@ from pydantic import Field, model_validator
 from shoestring import config
 from shoestring.cost import Ledger
 from shoestring.evaluate.scores import Report
-from shoestring.methods.averaging.recipe_report import report
-from shoestring.methods.averaging.recipe_run import Outcome, follow, prepare, trajectory_bytes
-from shoestring.train.side_by_side import Job, affordable, side_by_side
+from shoestring.methods.averaging.recipe_report import best, report
+from shoestring.methods.averaging.recipe_run import Outcome, export, follow, prepare
+from shoestring.train.side_by_side import Job, side_by_side
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -126,22 +126,26 @@ def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Repo
     Each trajectory is one (schedule, learning rate, seed). From it come the raw run, every window and every moving
     average; the cool-downs and the spike branch off its checkpoints. The window, the decay and the length of the
     cool-down are chosen on dev, over all seeds, for each group; test is scored for all and read for those chosen.
+    `out`/checkpoint becomes the model folder of the average with the lowest dev loss at its end.
     """
-    with ledger.phase("prepare"):
-        ground = prepare(recipe, out)
     schedules = ("constant", "cosine") if recipe.cosine else ("constant",)
     arms = list(product(schedules, recipe.learning_rates, recipe.seeds))
-    workers = recipe.workers or affordable(len(arms), trajectory_bytes(recipe, ground))
+    with ledger.phase("prepare"):
+        ground = prepare(recipe, len(arms), out)
     jobs = [
         Job(f"{schedule} {rate:g}, seed {seed}", partial(follow, recipe, ground, schedule, rate, seed, out))
         for schedule, rate, seed in arms
     ]
-    outcomes: list[Outcome] = side_by_side(jobs, workers)
+    outcomes: list[Outcome] = side_by_side(jobs, ground.workers)
     for outcome in outcomes:
         ledger.absorb(outcome.ledger, f"{outcome.schedule} {outcome.rate:g}/seed {outcome.seed}")
     facts = {
         "text": f"{recipe.text.source} {ground.source_fingerprint}",
         "precision": ground.settled.why,
-        "side by side": f"{workers} at once, with {outcomes[0].threads} threads each",
+        "side by side": f"{ground.workers} at once",
     }
-    return report(recipe, name, outcomes, facts)
+    found = report(recipe, name, outcomes, facts)
+    with ledger.phase("export"):
+        outcome, steps = best(recipe, outcomes)
+        export(outcome, steps, out / "checkpoint")
+    return found

@@ -56,6 +56,18 @@ def report(recipe: Recipe, name: str, outcomes: Sequence[Outcome], facts: Mappin
     return Report("averaging", name, tuple(rows), tuple(points), tuple(pairs), DEV, tuple(notes), facts)
 
 
+def best(recipe: Recipe, outcomes: Sequence[Outcome]) -> tuple[Outcome, list[int]]:
+    """The trajectory whose LAWA average ended lowest on dev, and the steps that are averaged."""
+    ends: list[tuple[float, Outcome, list[int]]] = []
+    for _, found in groupby(outcomes, key=lambda outcome: (outcome.schedule, outcome.rate)):
+        seeds = _whole(list(found), "", [])
+        if seeds:
+            chosen = Chosen.on_dev(recipe, seeds)
+            ends += [(_candidate_points(one, chosen.window)[-1][2], one, chosen.steps(recipe)) for one in seeds]
+    _, outcome, steps = min(ends, key=lambda end: end[0])
+    return outcome, steps
+
+
 class Chosen:
     """The window, the decay and the cool-down of a group, by mean dev loss over all seeds."""
 
@@ -82,8 +94,17 @@ class Chosen:
         ema = min((name for name in means if name.startswith("ema")), key=means.__getitem__)
         return cls(window, ema, min(ends, key=ends.__getitem__) if ends else None)
 
-    def sentence(self, recipe: Recipe) -> str:
+    def steps(self, recipe: Recipe) -> list[int]:
+        """The steps of the last window, oldest first."""
+        count, stride = self._window()
+        return [recipe.steps - index * stride for index in reversed(range(count))]
+
+    def _window(self) -> tuple[int, int]:
         count, stride = self.window.removeprefix("window ").split("x")
+        return int(count), int(stride)
+
+    def sentence(self, recipe: Recipe) -> str:
+        count, stride = self._window()
         said = f"{LAWA} of the latest {count} weights, {stride} steps apart; "
         said += f"EMA of decay {self.ema.removeprefix('ema ')} moved every {recipe.averages.every} steps"
         if self.cooldown is not None:

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import PreTrainedModel
 
 from shoestring import runtime
 from shoestring.cost import Ledger
 from shoestring.data import corpora, tokenizers
 from shoestring.data.batches import TokenBatches, windows
 from shoestring.data.tokens import Tokens, packed
-from shoestring.methods.averaging.recipe_watch import HeldOut, Watch, Watched, ring
-from shoestring.models import presets
+from shoestring.methods.averaging.latest import Latest
+from shoestring.methods.averaging.recipe_watch import KEEP, HeldOut, Watch, Watched, ring
+from shoestring.models import presets, pretrained
 from shoestring.train import checkpoint, optim
+from shoestring.train import state as states
 from shoestring.train.hooks import Every, Log, Progress, Save, Spaced
 from shoestring.train.loop import DivergedError, train
 from shoestring.train.objectives import next_token
 from shoestring.train.settle import Settled, settle
-from shoestring.train.side_by_side import Show
+from shoestring.train.side_by_side import Show, affordable
 from shoestring.types import Hook, Run
 
 if TYPE_CHECKING:
@@ -38,6 +42,7 @@ class Ground:
     vocabulary: int
     source_fingerprint: str
     settled: Settled
+    workers: int
 
 
 @dataclass
@@ -50,16 +55,18 @@ class Outcome:
     runs: dict[str, Watched]
     ledger: dict[str, Any]
     folder: Path
-    threads: int
 
 
-def prepare(recipe: Recipe, out: Path) -> Ground:
-    """Pack the text and choose how to compute; both are kept, and found again by a resumed run."""
+def prepare(recipe: Recipe, runs: int, out: Path) -> Ground:
+    """Pack the text and choose how to compute; both are kept, and found again by a resumed run.
+
+    runs  how many trajectories there will be, which may go side by side
+    """
     with runtime.start().accelerator.main_process_first():
-        return _prepare(recipe, out)
+        return _prepare(recipe, runs, out)
 
 
-def _prepare(recipe: Recipe, out: Path) -> Ground:
+def _prepare(recipe: Recipe, runs: int, out: Path) -> Ground:
     text = recipe.text
     tokenizer = tokenizers.resolve(text.tokenizer, (d.text for d in corpora.documents(text.source, "train")))
     folder = out / "tokenizer"
@@ -68,23 +75,27 @@ def _prepare(recipe: Recipe, out: Path) -> Ground:
     model = presets.build(presets.configuration(recipe.model, len(tokenizer), text.length), recipe.seeds[0])
     rows = text.batch // recipe.accumulate
     batch = next(iter(TokenBatches(tokens["train"], rows, text.length, seed=0)))
-    settled = settle(model, next_token, batch, recipe.steps * recipe.accumulate, out / "settled.json", recipe.precision)
+    workers = recipe.workers or affordable(runs, _trajectory_bytes(recipe, model))
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    passes = recipe.steps * recipe.accumulate
+    settled = settle(model, next_token, batch, passes, out / "settled.json", threads, recipe.precision)
     places = {split: packed.folder for split, packed in tokens.items()}
-    return Ground(places, folder, len(tokenizer), corpora.fingerprint(text.source), settled)
+    return Ground(places, folder, len(tokenizer), corpora.fingerprint(text.source), settled, workers)
 
 
-def trajectory_bytes(recipe: Recipe, ground: Ground) -> float:
+def _trajectory_bytes(recipe: Recipe, model: PreTrainedModel) -> float:
     """An estimate of the memory of one trajectory: weights, gradients, two moments, snapshots, activations."""
-    config = presets.configuration(recipe.model, ground.vocabulary, recipe.text.length)
+    config = model.config
     copies = 4 + ring(recipe.averages) + len(recipe.averages.decays) + 3
     rows = recipe.text.batch // recipe.accumulate * recipe.text.length
-    activations = rows * (ground.vocabulary * 12 + config.num_hidden_layers * config.hidden_size * 4 * 34)
-    return float(7e8 + 4 * presets.parameters(config) * copies + activations)
+    activations = rows * (config.vocab_size * 12 + config.num_hidden_layers * config.hidden_size * 4 * 34)
+    return float(7e8 + 4 * model.num_parameters() * copies + activations)
 
 
 def follow(recipe: Recipe, ground: Ground, schedule: str, rate: float, seed: int, out: Path, show: Show) -> Outcome:
     """Train a trunk and all that branches off it. A run that has its result on disk is read, not redone."""
     runtime.start(ground.settled.precision)
+    torch.set_num_threads(ground.settled.threads)
     folder = out / "runs" / f"{schedule}-{rate:g}-seed{seed}"
     ledger = Ledger()
     book = folder / "ledger.json"
@@ -102,7 +113,7 @@ def follow(recipe: Recipe, ground: Ground, schedule: str, rate: float, seed: int
         runs[name] = Watched(**json.loads(result.read_text(encoding="utf-8")))
         if runs[name].diverged and name == "trunk":
             break
-    return Outcome(schedule, rate, seed, runs, ledger.state_dict(), folder, torch.get_num_threads())
+    return Outcome(schedule, rate, seed, runs, ledger.state_dict(), folder)
 
 
 @dataclass(frozen=True)
@@ -248,3 +259,13 @@ def _write(path: Path, value: Any) -> None:
     beside = path.with_name(path.name + ".partial")
     beside.write_text(json.dumps(value), encoding="utf-8")
     beside.replace(path)
+
+
+def export(outcome: Outcome, steps: Sequence[int], folder: Path) -> None:
+    """Write a trunk's average over `steps`, from the snapshots in its last checkpoint, as a model folder."""
+    last = checkpoint.latest(outcome.folder / "trunk" / "checkpoint")
+    assert last is not None
+    latest = Latest.of(states.read(last / "process-0")["hooks"][KEEP])
+    model, tokenizer = pretrained.load(str(last))
+    with latest.swapped(model, steps=steps):
+        pretrained.save(model, tokenizer, folder)

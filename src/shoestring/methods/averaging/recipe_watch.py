@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from shoestring.methods.averaging.recipe import Averages
 
 RAW = "raw"
+KEEP = "0 Phased"  # under this name a checkpoint holds the snapshots: the first hook of `Watch.hooks`
 
 HeldOut = tuple[list[Batch], int]
 
@@ -92,8 +93,8 @@ class Watch:
             return [every]
         moves = len(self.ema.decays)
         return [
-            _Phased("keep", self.latest, self.ledger, lambda model: 0),
-            _Phased("ema", self.ema, self.ledger, lambda model: 3 * moves * _parameters(model)),
+            Phased("keep", self.latest, self.ledger, lambda model: 0),
+            Phased("ema", self.ema, self.ledger, lambda model: 3 * moves * _parameters(model)),
             every,
         ]
 
@@ -171,7 +172,7 @@ class Watch:
         return lm.loss(model, batches, text_bytes, runtime.current().autocast())
 
 
-class _Phased:
+class Phased:
     """Book a hook's time, memory and arithmetic under a phase of its own."""
 
     def __init__(self, name: str, hook: Latest | Ema, ledger: Ledger, flops_each: Callable[[nn.Module], float]) -> None:
