@@ -19,7 +19,7 @@ from shoestring.evaluate.savings import savings
 
 ORIGIN = ("command", "date", "commit", "machine")
 NAME = r"[a-z0-9]+(?:[_.-][a-z0-9]+)*"
-RESULTS = re.compile(rf"results ({NAME})/({NAME}) (table|savings|picture)")
+RESULTS = re.compile(rf"results ({NAME})/({NAME}) (table|savings|notes|picture)")
 _RECORD = ("room", "recipe", "metric", "rows", "points", "pairs", "notes", "facts")
 
 
@@ -30,7 +30,7 @@ def block(path: Path, what: str, root: Path) -> str:
     asked = RESULTS.fullmatch(what)
     if asked is None:
         raise ValueError(
-            f"{path}: unknown block {what!r}: expected 'results ROOM/RECIPE table', 'savings' or 'picture'"
+            f"{path}: unknown block {what!r}: expected 'results ROOM/RECIPE table', 'savings', 'notes' or 'picture'"
         )
     room, recipe, kind = asked.groups()
     if room == "benchmarks":
@@ -42,6 +42,8 @@ def block(path: Path, what: str, root: Path) -> str:
     report, origin = load(root, room, recipe)
     if kind == "savings":
         return "".join(f"- {_escaped(sentence)}\n" for sentence in savings(report))
+    if kind == "notes":
+        return "".join(f"- {_escaped(note)}\n" for note in report.notes)
     return _rows(report) + origin
 
 

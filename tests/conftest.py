@@ -7,9 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from shoestring.data.tokens import Tokens
+    from shoestring.types import Run
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
@@ -60,3 +64,33 @@ def python(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
     return start
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Tokens:
+    """Some 12 000 tokens of made-up text, packed as bytes: 256 bytes and the end of text."""
+    from shoestring.data import tokenizers
+    from shoestring.data.splits import Document
+    from shoestring.data.tokens import Tokens, pack
+
+    folder = tmp_path_factory.getbasetemp() / "corpus"
+    if not folder.exists():
+        texts = [" ".join(f"{(start * step) % 97} of {step}" for step in range(60)) for start in range(1, 21)]
+        documents = [Document(text, "numbers", str(place)) for place, text in enumerate(texts)]
+        return pack(documents, tokenizers.resolve("bytes", ()), folder)
+    return Tokens.load(folder)
+
+
+@pytest.fixture
+def tiny(corpus: Tokens) -> Callable[..., Run]:
+    """A small run at its start: tiny(rows=4, seed=0, rate=1e-3, **changes of the configuration)."""
+    from shoestring.data.batches import TokenBatches
+    from shoestring.models import presets
+    from shoestring.train import optim
+    from shoestring.types import Run
+
+    def build(rows: int = 4, seed: int = 0, rate: float = 1e-3, preset: str = "neox-tiny", **changes: Any) -> Run:
+        model = presets.build(presets.configuration(preset, 257, 16, **changes), seed)
+        return Run(model, optim.adamw(model, rate), TokenBatches(corpus, rows, 16, seed))
+
+    return build

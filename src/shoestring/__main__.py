@@ -149,8 +149,7 @@ def main() -> None:
     except click.exceptions.Abort:
         _stop("stopped", 130)
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        _stop(" ".join(error.format_message().split()), 2)
     except KeyboardInterrupt:
         _stop("stopped; the same command goes on from the last checkpoint", 130)
     except (ValueError, OSError, ModuleNotFoundError) as error:

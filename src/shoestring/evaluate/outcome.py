@@ -11,9 +11,10 @@ from pathlib import Path
 
 import yaml
 
+from shoestring import config
 from shoestring.cost import Ledger
 
-_FREE = ("workers", "save_seconds")  # keys that change how long a run takes, not what it finds
+_FREE = ("compute.workers", "compute.save_seconds")  # keys that change how long a run takes, not what it finds
 
 
 @contextmanager
@@ -43,7 +44,10 @@ def write_ledger(ledger: Ledger, folder: Path) -> None:
 
 def _same(path: Path, recipe: str) -> None:
     if path.exists():
-        before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(recipe)
+        before, now = config.read_yaml(path), yaml.safe_load(recipe)
+        if not isinstance(before, dict):
+            raise ValueError(f"{path}: not the recipe of a run: give another --out, or delete the folder")
+        before, now = _flat(before), _flat(now)
         for key in sorted({*before, *now} - {*_FREE}):
             if before.get(key) != now.get(key):
                 raise ValueError(
@@ -53,3 +57,11 @@ def _same(path: Path, recipe: str) -> None:
     beside = path.with_name(path.name + ".partial")
     beside.write_text(recipe, encoding="utf-8")
     beside.replace(path)
+
+
+def _flat(values: dict[str, object], above: str = "") -> dict[str, object]:
+    """Nested keys by their dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+    return flat

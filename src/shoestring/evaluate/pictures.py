@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _TIMES = {"s": "seconds", "min": "minutes", "h": "hours"}
 _DASHES = ((4, 2), (1, 1.4), (6, 1.6, 1, 1.6), (2, 2))
+_LEAST_SPAN = 0.25  # of the largest cost, on the axis of costs
 _POINTS_DRAWN = 640  # in one picture: keeps a page with all its pictures below 1.5 MB
 
 
@@ -33,6 +34,11 @@ def quality(report: Report, style: Look = WIDE) -> str:
             for part in bars.get_children():
                 part.set_zorder(3 - 0.1 * order)
         axes.margins(x=0.4, y=0.2)
+        left, right = axes.get_xlim()
+        least = _LEAST_SPAN * max(places)  # costs that are alike are to look alike
+        if right - left < least:
+            middle = (left + right) / 2
+            axes.set_xlim(middle - least / 2, middle + least / 2)
         axes.set_xlabel(_TIMES.get(size.name, size.name))
         _label(axes, report, rows, places, style)
 

@@ -22,6 +22,7 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from shoestring import runtime
@@ -171,7 +172,7 @@ def _read_model(path: Path, model: nn.Module) -> None:
 
 
 def _pointer(tensor: Tensor) -> int:
-    local = tensor.to_local() if isinstance(tensor, torch.distributed.tensor.DTensor) else tensor
+    local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
     return local.data_ptr()
 
 
@@ -239,7 +240,7 @@ def _place(run: Run, ledger: Ledger | None, processes: int, model: nn.Module) ->
 
 
 def _sharded(model: nn.Module) -> bool:
-    return any(isinstance(parameter, torch.distributed.tensor.DTensor) for parameter in model.parameters())
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def _read_json(path: Path) -> Any:

@@ -70,7 +70,7 @@ class Log:
         path = folder / "log.jsonl"
         _drop_after(path, since)
         self.file = path.open("a", encoding="utf-8")
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=since + 1 if since else None)
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=since + 1)
 
     def __call__(self, run: Run) -> None:
         rates = [group["lr"] for group in run.optimizer.param_groups]

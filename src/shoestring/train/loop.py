@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from shoestring import runtime
 from shoestring.cost import Ledger
@@ -19,7 +20,7 @@ from shoestring.types import Batch, Hook, Objective, Run
 
 
 class DivergedError(ValueError):
-    """The loss is not finite."""
+    """The loss, or the norm of its gradient, is not finite."""
 
 
 class _Sums(NamedTuple):
@@ -49,8 +50,8 @@ def train(
     clip         the largest gradient norm let through; None lets all through
     schedule     factor of each group's learning rate by step, counted from 0
     Precision, device and processes are those of `runtime.current()`.
-    Raises DivergedError, a ValueError, where the loss is not finite, before the weights are touched; ValueError where
-    the stream ends or a batch holds no target.
+    Raises DivergedError, a ValueError, where the loss or (if clipped) the gradient's norm is not finite, before the
+    weights are touched; ValueError where the stream ends or a batch holds no target.
     """
     if accumulate < 1 or until < 0 or (clip is not None and not clip > 0):
         raise ValueError(f"expected until >= 0, accumulate >= 1, clip > 0, got {until}, {accumulate}, {clip}")
@@ -60,6 +61,7 @@ def train(
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     for group in run.optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
+    run.optimizer.zero_grad(set_to_none=True)
     run.model.train()
     batches = iter(run.batches) if run.step < until else iter(())
     while run.step < until:
@@ -69,7 +71,9 @@ def train(
         sums = _gradients(run, objective, batches, accumulate, step_flops, here)
         run.loss = _checked_mean(sums, run)
         # DDP and FSDP2 mean the gradients over the processes; these are sums
-        _scale_and_clip(parameters, here.processes / sums.targets, clip)
+        norm = _scale_and_clip(parameters, here.processes / sums.targets, clip)
+        if not math.isfinite(norm):
+            raise _diverged(run, f"the gradient's norm is {norm}")
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
         run.step += 1
@@ -115,24 +119,30 @@ def _checked_mean(sums: _Sums, run: Run) -> float:
         raise ValueError(f"step {run.step}: the batch holds no target; every label is ignored")
     mean = sums.total / sums.targets
     if not math.isfinite(mean):
-        run.optimizer.zero_grad(set_to_none=True)
-        raise DivergedError(
-            f"step {run.step}: the loss is {mean}; the weights before this step are kept: "
-            "lower the learning rate, or look at the batch that was drawn here"
-        )
+        raise _diverged(run, f"the loss is {mean}")
     return mean
 
 
-def _scale_and_clip(parameters: Sequence[Tensor], scale: float, clip: float | None) -> None:
+def _diverged(run: Run, what: str) -> DivergedError:
+    run.optimizer.zero_grad(set_to_none=True)
+    return DivergedError(
+        f"step {run.step}: {what}; the weights before this step are kept: "
+        "lower the learning rate, or look at the batch that was drawn here"
+    )
+
+
+def _scale_and_clip(parameters: Sequence[Tensor], scale: float, clip: float | None) -> float:
+    """Turn summed gradients into clipped means; returns their norm before clipping, 0 where it is not looked at."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     if clip is None:
         torch._foreach_mul_(gradients, scale)
-        return
+        return 0.0
     norm = torch.nn.utils.get_total_norm(gradients, foreach=True) * scale
-    if isinstance(norm, torch.distributed.tensor.DTensor):
+    if isinstance(norm, DTensor):
         norm = norm.full_tensor()
     # one pass both turns sums into means and clips
     torch._foreach_mul_(gradients, scale * torch.clamp(clip / (norm + 1e-6), max=1.0))
+    return norm.item()
 
 
 def _to(batch: Batch | None, device: torch.device) -> Batch:

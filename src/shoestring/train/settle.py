@@ -49,10 +49,9 @@ def settle(
     took. The model given is not changed.
     """
     if kept.exists():
-        try:
-            return Settled(**json.loads(kept.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise ValueError(f"{kept}: torn ({error}); start with another --out") from None
+        settled = _read(kept)
+        torch.set_num_threads(settled.threads)
+        return settled
     trial = copy.deepcopy(model).to(torch.accelerator.current_accelerator() or torch.device("cpu"))
     batch = {name: tensor.to(next(trial.parameters()).device) for name, tensor in batch.items()}
 
@@ -73,6 +72,16 @@ def settle(
     beside = kept.with_name(kept.name + ".partial")
     beside.write_text(json.dumps(asdict(settled)), encoding="utf-8")
     beside.replace(kept)
+    return settled
+
+
+def _read(kept: Path) -> Settled:
+    try:
+        settled = Settled(**json.loads(kept.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{kept}: torn ({error}); start with another --out") from None
+    if settled.precision not in ("fp32", "bf16"):
+        raise ValueError(f"{kept}: precision {settled.precision!r}, expected fp32 or bf16: start with another --out")
     return settled
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -38,8 +39,8 @@ def side_by_side(jobs: Sequence[Job], workers: int, console: Console | None = No
     """What each job returns, in the order of the jobs.
 
     workers   processes at once; 1 runs the jobs here, one after the other
-    A job that raises ends the others. A worker whose parent has died stops at its next word, so that a killed run
-    leaves none behind. Raises ChildProcessError where a worker is killed from outside (by a full memory, say).
+    A job that raises ends the others. A worker stops when its parent dies, so that a killed run leaves none behind.
+    Raises ChildProcessError where a worker is killed from outside (by a full memory, say).
     """
     with _display(console) as tell:
         if workers == 1:
@@ -49,7 +50,7 @@ def side_by_side(jobs: Sequence[Job], workers: int, console: Console | None = No
         listener = threading.Thread(target=_listen, args=(queue, tell), daemon=True)
         listener.start()
         try:
-            with ProcessPoolExecutor(workers, context, _begin, (queue, os.getpid())) as pool:
+            with ProcessPoolExecutor(workers, context, _begin, (queue,)) as pool:
                 return _gathered(pool, jobs)
         finally:
             queue.put(None)
@@ -93,13 +94,36 @@ class _Teller:
         self.tell((self.name, step, until, loss, rate))
 
 
+class _Lines:
+    """Progress where no terminal can redraw a bar: a line a run, at most every half minute, and at its end."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.since: dict[str, float] = {}
+
+    def __call__(self, item: Tell) -> None:
+        name, step, until, loss, rate = item
+        now = time.monotonic()
+        if step == until or now - self.since.setdefault(name, now) >= 30:
+            self.since[name] = now
+            told = f"{name}: step {step} of {until}, loss {loss:.3f}, {rate:,.0f} tokens/s"
+            self.console.print(told, highlight=False, soft_wrap=True)
+
+
 _queue: Any = None
-_parent = 0
 
 
-def _begin(queue: Any, parent: int) -> None:
-    global _queue, _parent
-    _queue, _parent = queue, parent
+def _begin(queue: Any) -> None:
+    global _queue
+    _queue = queue
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)  # the run was killed: do not write beside the one that resumes it
 
 
 def _work(job: Job) -> Any:
@@ -107,8 +131,6 @@ def _work(job: Job) -> Any:
 
 
 def _send(tell: Tell) -> None:
-    if os.getppid() != _parent:  # the run was killed: do not write beside the one that resumes it
-        os._exit(1)
     _queue.put(tell)
 
 
@@ -127,8 +149,12 @@ def _display(console: Console | None) -> Iterator[Callable[[Tell], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    console = console or Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, console=console or Console(stderr=True)) as progress:
+    with Progress(*columns, console=console) as progress:
 
         def tell(item: Tell) -> None:
             name, step, until, loss, rate = item

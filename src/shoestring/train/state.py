@@ -7,10 +7,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 _TENSOR = "__tensor__"
 _SPECIAL = "__float__"
@@ -20,7 +20,8 @@ _KEYS = "__keys__"
 def write(state: Any, stem: Path) -> None:
     """Write nested dicts, lists, numbers, text and tensors as `stem`.json and `stem`.safetensors.
 
-    Raises TypeError where a value is none of these: what cannot be read back bit for bit is not written.
+    Keys are text or whole numbers. Raises TypeError where something is none of these: what cannot be read back bit for
+    bit is not written.
     """
     tensors: dict[str, Tensor] = {}
     plain = _outside(state, "", tensors)
@@ -33,11 +34,12 @@ def write(state: Any, stem: Path) -> None:
 def read(stem: Path) -> Any:
     """Read what `write` wrote. Raises ValueError naming the file that is absent or torn."""
     path, weights = stem.with_name(stem.name + ".json"), stem.with_name(stem.name + ".safetensors")
+    for file in (path, weights):
+        if not file.is_file():
+            raise ValueError(f"{file}: no such file; the checkpoint is not whole")
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
         tensors = load_file(weights)
-    except FileNotFoundError as error:
-        raise ValueError(f"{error.filename}: no such file; the checkpoint is not whole") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON ({error})") from None
     except SafetensorError as error:
@@ -47,10 +49,15 @@ def read(stem: Path) -> Any:
 
 def _outside(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
-        tensors[path] = value
-        return {_TENSOR: path}
+        # a key may hold a slash, and 0 and "0" look alike: then a number sets the names apart
+        name = f"{path}#{len(tensors)}" if path in tensors or "#" in path else path
+        tensors[name] = value
+        return {_TENSOR: name}
     if isinstance(value, dict):
-        if all(isinstance(key, str) for key in value):
+        foreign = [key for key in value if not isinstance(key, str | int)]
+        if foreign:
+            raise TypeError(f"a checkpoint cannot hold the key {foreign[0]!r} (at {path or 'the top'})")
+        if all(isinstance(key, str) for key in value) and not value.keys() & {_TENSOR, _SPECIAL, _KEYS}:
             return {key: _outside(inner, f"{path}/{key}", tensors) for key, inner in value.items()}
         pairs = [[key, _outside(inner, f"{path}/{key}", tensors)] for key, inner in value.items()]
         return {_KEYS: pairs}
@@ -79,14 +86,14 @@ def _inside(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, gathered where FSDP2 shards it: every process must call."""
-    if isinstance(tensor, torch.distributed.tensor.DTensor):
+    if isinstance(tensor, DTensor):
         return tensor.full_tensor()
     return tensor
 
 
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:
     """A whole tensor cut, placed and typed as `pattern` is."""
-    if isinstance(pattern, torch.distributed.tensor.DTensor):
+    if isinstance(pattern, DTensor):
         moved = tensor.to(pattern.device)
-        return torch.distributed.tensor.distribute_tensor(moved, pattern.device_mesh, pattern.placements)
+        return distribute_tensor(moved, pattern.device_mesh, pattern.placements)
     return tensor.to(pattern.device)

@@ -40,7 +40,7 @@ def test_by_hand_the_windows_of_two_among_three(tmp_path):
 
 
 @settings(max_examples=8, deadline=None)
-@given(count=st.integers(1, 4), stride=st.integers(1, 3), dtype=st.sampled_from([None, torch.float32, torch.float64]))
+@given(count=st.integers(1, 4), stride=st.integers(1, 2), dtype=st.sampled_from([None, torch.float32, torch.float64]))
 def test_each_window_is_byte_for_byte_what_merge_writes(tmp_path_factory, count, stride, dtype):
     root = tmp_path_factory.mktemp("sweep")
     run = find(trajectory(root / "run", 8))

@@ -97,7 +97,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     """
     path = Path(source)
     if not path.exists():
-        if not HUB.match(str(source)) or path.suffix in SUFFIXES:
+        if not HUB.match(str(source)) or path.suffix in SUFFIXES or path.parent.exists():
             raise ValueError(f"{source}: no such checkpoint: expected {READ}")
         path = _from_hub(str(source))
     if path.is_file():

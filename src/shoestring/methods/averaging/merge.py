@@ -6,7 +6,8 @@ import errno
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from shoestring.methods.averaging.blend import Blender, Window, block_elements, 
 from shoestring.methods.averaging.checkpoints import Checkpoint, open_checkpoint
 from shoestring.methods.averaging.layout import OutputFile, lay_out, write_beside
 from shoestring.methods.averaging.partial import JOURNAL, Partial
+from shoestring.methods.averaging.shards import CODES
 from shoestring.methods.averaging.stream import Digest, Progress, stream
 from shoestring.models.manifest import MANIFEST, flush
 
@@ -42,7 +44,8 @@ def merge(
     block_bytes  of the sum that a thread holds at a time: memory does not grow with the checkpoints
     progress     told how many bytes are written, and how many there are to write
 
-    The same bits as `average` gives in memory: floats are averaged, other tensors come from the newest. Files, names,
+    The same bits as `average` gives in memory: floats are averaged, other tensors and masks come from the newest. Where
+    a source has a manifest, as our runs' have, its files are held against their checksums. Files, names,
     configuration and tokenizer are the newest's; names lose the prefixes of DDP and `torch.compile`. The optimizer's
     state is left out: an average has no moments that match it, so it is for evaluation or for a fresh optimizer.
     The result grows as `<out>.partial` and is renamed when whole; a killed call, made again, goes on where it stopped.
@@ -65,42 +68,44 @@ def write_averages(
     progress: Progress | None,
 ) -> Path:
     """Write several averages of the same checkpoints at once, each in its folder under `out`, all of them or none."""
-    if dtype is not None and not dtype.is_floating_point:
+    if dtype is not None and not (dtype.is_floating_point and dtype in CODES):
         raise ValueError(f"dtype is {dtype}: expected a floating-point one, such as torch.float32")
     if block_bytes < 1:
         raise ValueError(f"block_bytes is {block_bytes}: expected at least 1")
     sources = agree(checkpoints, dtype)
     files = lay_out(checkpoints[-1], dtype)
-    final = Path(out).resolve()
-    settings = [block_bytes, str(dtype), [(str(one.folder), one.members, one.shares) for one in windows]]
-    partial = Partial(final, _fingerprint(checkpoints, settings))
+    accumulate = torch.float64 if dtype == torch.float64 else torch.float32
+    elements = block_elements(windows, block_bytes, accumulate)
+    settings = [elements, SPAN_BYTES, str(dtype), [(str(one.folder), one.members, one.shares) for one in windows]]
+    partial = Partial(Path(out).resolve(), _fingerprint(checkpoints, settings))
     _check_space(partial.folder, sum(file.size for file in files) * len(windows))
-    with partial:
+    with partial, _failing_well(partial):
         placed = [Window(partial.folder / one.folder, one.members, one.shares) for one in windows]
-        accumulate = torch.float64 if dtype == torch.float64 else torch.float32
-        elements = block_elements(windows, block_bytes, accumulate)
-        try:
-            _write_headers(placed, files)
-            written = stream(
-                spans(files, elements, SPAN_BYTES),
-                placed,
-                lambda: Blender(sources, placed, elements, accumulate),
-                partial,
-                {file: sha256 for one in checkpoints for file, sha256 in one.digests.items()},
-                progress,
-            )
-            for window in placed:
-                _complete(window, checkpoints, files, written, dtype)
-        except ValueError:
-            partial.discard()
-            raise
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            mend = "free some space and call again: it goes on where it stopped"
-            raise ValueError(f"{error.filename or partial.folder}: {error.strerror}; {mend}") from error
+        _write_headers(placed, files)
+        expected = {file: sha256 for one in checkpoints for file, sha256 in one.digests.items()}
+        work = spans(files, elements, SPAN_BYTES)
+        written = stream(
+            work, placed, lambda: Blender(sources, placed, elements, accumulate), partial, expected, progress
+        )
+        for window in placed:
+            _complete(window, checkpoints, files, written, dtype)
         partial.finish()
     return Path(out)
+
+
+@contextmanager
+def _failing_well(partial: Partial) -> Iterator[None]:
+    """Throw away what bad sources spoilt; keep what a full disk only cut short, and say how to go on."""
+    try:
+        yield
+    except ValueError:
+        partial.discard()
+        raise
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        mend = "free some space and call again: it goes on where it stopped"
+        raise ValueError(f"{error.filename or partial.folder}: {error.strerror}; {mend}") from error
 
 
 def _fingerprint(checkpoints: Sequence[Checkpoint], settings: object) -> str:
@@ -141,7 +146,8 @@ def _complete(
         if path.is_file() and path.name not in (JOURNAL, MANIFEST):
             sha256 = weights.get(path.name) or hashlib.sha256(path.read_bytes()).hexdigest()
             listed[path.name] = {"sha256": sha256, "bytes": path.stat().st_size}
-            flush(path)
+            if path.name not in weights:  # which were flushed as they grew
+                flush(path)
     averaged = {
         "sources": [checkpoints[index].source for index in window.members],
         "weights": list(window.shares),

@@ -68,6 +68,23 @@ class Spike(config.Recipe):
     until: Part = 0.75
 
 
+class Compute(config.Recipe):
+    """How it is computed.
+
+    precision     "auto" measures, and takes the faster
+    processes     of one run, as many as the launcher must have started; more than one needs torchrun
+    sharding      across processes: whole replicas (ddp) or sharded parameters (fsdp2)
+    workers       runs side by side; null is as many as cores and memory allow
+    save_seconds  least time between two checkpoints to resume from
+    """
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    processes: Count = 1
+    sharding: Literal["ddp", "fsdp2"] = "ddp"
+    workers: Count | None = None
+    save_seconds: Annotated[float, Field(ge=0)] = 60.0
+
+
 class Recipe(config.Recipe):
     """The whole experiment.
 
@@ -78,9 +95,6 @@ class Recipe(config.Recipe):
     cooldowns       lengths of the real cool-down, as parts of the run at its end; the best on dev is the twin
     cosine          whether a run that anneals to nothing by itself is averaged too, as the control
     spike           an injected loss spike, or null
-    precision       "auto" measures, and takes the faster
-    save_seconds    least time between two checkpoints to resume from
-    workers         runs side by side; null is as many as cores and memory allow
     """
 
     model: str = "neox-1m"
@@ -95,9 +109,7 @@ class Recipe(config.Recipe):
     cooldowns: tuple[Part, ...] = ()
     cosine: bool = False
     spike: Spike | None = None
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    save_seconds: Annotated[float, Field(ge=0)] = 60.0
-    workers: Count | None = None
+    compute: Compute = Compute()
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:

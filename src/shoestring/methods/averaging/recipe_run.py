@@ -62,7 +62,9 @@ def prepare(recipe: Recipe, runs: int, out: Path) -> Ground:
 
     runs  how many trajectories there will be, which may go side by side
     """
-    with runtime.start().accelerator.main_process_first():
+    compute = recipe.compute
+    here = runtime.start(processes=compute.processes, sharding=compute.sharding)
+    with here.accelerator.main_process_first():
         return _prepare(recipe, runs, out)
 
 
@@ -75,10 +77,10 @@ def _prepare(recipe: Recipe, runs: int, out: Path) -> Ground:
     model = presets.build(presets.configuration(recipe.model, len(tokenizer), text.length), recipe.seeds[0])
     rows = text.batch // recipe.accumulate
     batch = next(iter(TokenBatches(tokens["train"], rows, text.length, seed=0)))
-    workers = recipe.workers or affordable(runs, _trajectory_bytes(recipe, model))
+    workers = recipe.compute.workers or affordable(runs, _trajectory_bytes(recipe, model))
     threads = max(1, (os.cpu_count() or 1) // workers)
     passes = recipe.steps * recipe.accumulate
-    settled = settle(model, next_token, batch, passes, out / "settled.json", threads, recipe.precision)
+    settled = settle(model, next_token, batch, passes, out / "settled.json", threads, recipe.compute.precision)
     places = {split: packed.folder for split, packed in tokens.items()}
     return Ground(places, folder, len(tokenizer), corpora.fingerprint(text.source), settled, workers)
 
@@ -94,7 +96,7 @@ def _trajectory_bytes(recipe: Recipe, model: PreTrainedModel) -> float:
 
 def follow(recipe: Recipe, ground: Ground, schedule: str, rate: float, seed: int, out: Path, show: Show) -> Outcome:
     """Train a trunk and all that branches off it. A run that has its result on disk is read, not redone."""
-    runtime.start(ground.settled.precision)
+    runtime.start(ground.settled.precision, recipe.compute.processes, recipe.compute.sharding)
     torch.set_num_threads(ground.settled.threads)
     folder = out / "runs" / f"{schedule}-{rate:g}-seed{seed}"
     ledger = Ledger()
@@ -201,7 +203,7 @@ class _Arm:
         after: list[Hook] = [*hooks, Every(10, log), progress]
         # before the save, so that a run resumed from it finds them
         after += [_At(step, Save(leaves, hooks)) for step in self.branch.leaves]
-        after.append(Every(every, Spaced(recipe.save_seconds, save)))
+        after.append(Every(every, Spaced(recipe.compute.save_seconds, save)))
         try:
             self._train(run, after, ledger)
         except DivergedError as error:
