@@ -145,9 +145,9 @@ def main() -> None:
     """Run the command line: what a user did wrong is one line on standard error and exit code 2, no traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns at each fork
     try:
-        app(prog_name="shoestring", standalone_mode=False)
-    except click.exceptions.Abort:
-        _stop("stopped", 130)
+        # typer turns Ctrl-C into a returned 130
+        if app(prog_name="shoestring", standalone_mode=False) == 130:
+            raise KeyboardInterrupt
     except click.ClickException as error:
         _stop(" ".join(error.format_message().split()), 2)
     except KeyboardInterrupt:

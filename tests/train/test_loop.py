@@ -163,12 +163,13 @@ def test_gradients_left_by_others_are_not_added() -> None:
 @pytest.mark.parametrize("clip", [1.0, 0.1, None])
 @pytest.mark.parametrize("schedule", [None, optim.cosine(12, 3)])
 def test_it_is_the_plain_loop(tiny: Build, clip: float | None, schedule: optim.Schedule | None) -> None:
-    ours, theirs = tiny(rate=1e-2), tiny(rate=1e-2)
+    ours, theirs = tiny(), tiny()
     assert losses(ours, 12, clip=clip, schedule=schedule) == pytest.approx(
         plain(theirs, 12, clip, schedule), rel=0, abs=1e-6
     )
-    for one, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    one, other = (nn.utils.parameters_to_vector(run.model.parameters()) for run in (ours, theirs))
+    # the norm: where a gradient is nothing but rounding (a key's bias), Adam makes whole steps of it
+    assert (one - other).norm() <= 1e-4 * other.norm()
 
 
 def test_accumulation_is_one_larger_batch(tiny: Build) -> None:
@@ -299,7 +300,7 @@ def test_a_gradient_that_is_not_finite_leaves_the_weights() -> None:
         # finite at 0, where its slope is not
         return Loss((model(batch["x"]) - batch["y"]).abs().sqrt().sum(), 1, 1)
 
-    with pytest.raises(DivergedError, match="step 0: the gradient's norm is (nan|inf); the weights before this step"):
+    with pytest.raises(DivergedError, match=r"step 0: the gradient's norm is (nan|inf); the weights before this step"):
         train(run, rooted, until=1)
     assert run.model.weight.item() == 1.0
     assert run.model.weight.grad is None

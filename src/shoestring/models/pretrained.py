@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from shoestring.models.folders import check_weights, find, has_tokenizer, one_line, read_json
 from shoestring.runtime import unwrap
@@ -30,7 +32,8 @@ def load(
     folder = find(str(name_or_folder))
     config = _config(folder)
     check_weights(folder)
-    model = _model(folder, config, dtype)
+    with _no_bars():
+        model = _model(folder, config, dtype)
     tokenizer = _tokenizer(folder)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
@@ -60,7 +63,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Pat
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows")
     weights = _gathered(inner)
     if not distributed.is_initialized() or distributed.get_rank() == 0:
-        _write(inner, weights, tokenizer, target)
+        _write(_as_its_own(inner), weights, tokenizer, target)
     return target
 
 
@@ -70,14 +73,37 @@ def named_on_disk(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[st
     transformers renames some while loading (GPT-NeoX's head is `embed_out` on disk and `lm_head` in memory). Where more
     than names would change (experts that are stacked, say), the names in memory are kept: those load too.
     """
+    import torch
     from transformers import PreTrainedModel
-    from transformers.core_model_loading import revert_weight_conversion
 
     if not isinstance(model, PreTrainedModel):
         return weights
-    renamed: dict[str, torch.Tensor] = revert_weight_conversion(model, dict(weights))
-    same = {id(tensor) for tensor in renamed.values()} == {id(tensor) for tensor in weights.values()}
-    return renamed if same and len(renamed) == len(weights) else weights
+    # empty ones are renamed in their place: sharded tensors would come back as others
+    empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in weights.items()}
+    names = {id(tensor): name for name, tensor in empty.items()}
+    renamed = {name: names.get(id(tensor)) for name, tensor in _reverted(model, empty).items()}
+    if set(renamed.values()) != set(weights):
+        return weights
+    return {name: weights[own] for name, own in renamed.items() if own is not None}
+
+
+def _reverted(model: nn.Module, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    from transformers.core_model_loading import revert_weight_conversion
+
+    reverted: dict[str, torch.Tensor] = revert_weight_conversion(_as_its_own(model), dict(weights))
+    return reverted
+
+
+def _as_its_own(model: nn.Module) -> nn.Module:
+    """The same model under its own class: FSDP2 gives it another, whose conversions transformers does not know."""
+    from torch.distributed.fsdp import FSDPModule
+
+    own = next(kind for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
+    if own is type(model):
+        return model
+    same = cast("nn.Module", own.__new__(own))
+    same.__dict__.update(model.__dict__)
+    return same
 
 
 def _config(folder: Path) -> PretrainedConfig:
@@ -142,6 +168,20 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder}: the tokenizer cannot be read: {one_line(error)}") from error
     return tokenizer
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Reading and writing a folder on this machine shows no bars of transformers' own."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _gathered(model: nn.Module) -> dict[str, torch.Tensor] | None:

@@ -10,6 +10,7 @@ checkpoint/step-00000100/
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -140,7 +141,11 @@ def _write_model(
     # names that share storage are written once; which, is noted in the file's metadata
     save_torch_state_dict(pretrained.named_on_disk(model, weights), folder, max_shard_size="5GB")
     if isinstance(model, PreTrainedModel):
-        model.config.save_pretrained(folder)
+        config = copy.deepcopy(model.config)
+        # servers choose the class by this; FSDP2 has put itself before the name
+        config.architectures = [type(model).__name__.removeprefix("FSDP")]
+        config.dtype = str(model.dtype).removeprefix("torch.")
+        config.save_pretrained(folder)
         if model.generation_config is not None:
             model.generation_config.save_pretrained(folder)
     if tokenizer is not None:

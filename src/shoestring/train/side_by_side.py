@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +65,7 @@ def affordable(jobs: int, bytes_each: float) -> int:
     """
     if torch.accelerator.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return 1
-    cores = len(os.sched_getaffinity(0)) if "sched_getaffinity" in dir(os) else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     fits = int(0.8 * psutil.virtual_memory().available // bytes_each)
     return max(1, min(jobs, cores, fits))
 
@@ -76,7 +77,7 @@ def _gathered(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> list[Any]:
             future.result()
     except BrokenProcessPool:
         raise ChildProcessError(
-            "a worker process was killed, most likely for memory: run again with workers=1, it goes on from there"
+            "a worker process was killed, most likely for memory: run again with compute.workers=1, it goes on from there"
         ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)

@@ -86,9 +86,11 @@ def _inside(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, gathered where FSDP2 shards it: every process must call."""
-    if isinstance(tensor, DTensor):
-        return tensor.full_tensor()
-    return tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    gathered = tensor.full_tensor()
+    # what shards unevenly is gathered with padding behind it, which no file can hold
+    return gathered if gathered.untyped_storage().nbytes() == gathered.nbytes else gathered.clone()
 
 
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:
