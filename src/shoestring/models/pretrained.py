@@ -63,7 +63,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Pat
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows")
     weights = _gathered(inner)
     if not distributed.is_initialized() or distributed.get_rank() == 0:
-        _write(_as_its_own(inner), weights, tokenizer, target)
+        with _no_bars():
+            _write(_as_its_own(inner), weights, tokenizer, target)
     return target
 
 

@@ -77,7 +77,7 @@ def _gathered(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> list[Any]:
             future.result()
     except BrokenProcessPool:
         raise ChildProcessError(
-            "a worker process was killed, most likely for memory: run again with compute.workers=1, it goes on from there"
+            "a worker process was killed, most likely for memory: run again with compute.workers=1, it goes on"
         ) from None
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
