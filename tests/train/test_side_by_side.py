@@ -96,7 +96,7 @@ def test_the_order_an_error_and_a_killed_worker(python: Callable, tmp_path: Path
     assert order == "[0, 1, 2] True"
     assert failed == "the loss of seed 1 is not finite True"
     assert gone(folder, 5)
-    assert killed.startswith("a worker process was killed, most likely for memory: run again with workers=1")
+    assert killed.startswith("a worker process was killed, most likely for memory: run again with ")
 
 
 def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:

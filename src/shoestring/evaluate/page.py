@@ -94,6 +94,8 @@ def _curves(report: Report) -> list[Picture]:
         return []
     found = []
     for axis, word in {"step": "steps", "flops": "FLOPs", "seconds": "seconds"}.items():
+        if not any(getattr(point, axis) for point in report.points):
+            continue
         says = f"The {report.metric} of each row against {word}: mean ± standard deviation over seeds, twins dashed."
         drawn = (pictures.curves(report, axis, style) for style in (WIDE, NARROW))
         found.append(_picture(f"Against {word}", says, *drawn))

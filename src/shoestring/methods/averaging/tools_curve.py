@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,14 +90,13 @@ class Curve:
             steps = sorted(step for name, step in known if name == row)
             last = known[row, steps[-1]]
             scores = {METRIC: Score.of([last["loss"]]), "bits per byte": Score.of([last["bits_per_byte"]])}
-            seconds = flops_spent = 0.0
-            for step in steps:
-                measured = known[row, step]
-                seconds, flops_spent = seconds + measured["seconds"], flops_spent + measured["flops"]
-                points.append(Point(row, 0, step, 0, flops_spent, seconds, {METRIC: measured["loss"]}))
-            cost = Cost(flops=flops_spent, seconds=seconds)
+            measured = [known[row, step] for step in steps]
+            # a run that exists pays nothing more for training, so its points have steps and no costs
+            points += [Point(row, 0, s, 0, 0, 0, {METRIC: m["loss"]}) for s, m in zip(steps, measured, strict=True)]
+            each = {name: statistics.fmean(m[name] for m in measured) for name in ("flops", "seconds")}
+            cost = Cost(**each)
             rows.append(Row(row, row == RAW, scores, cost))
-        notes.append("Costs are of measuring: a run that exists pays nothing more for training.")
+        notes.append("Costs are of one measurement, the averaging included: the training was paid for before.")
         window = f"--count {self.count} --stride {self.stride} --shape {self.shape}"
         command = f"shoestring averaging curve {self.run} --data {self.data} {window}"
         told = {**facts.gather(command), "window": f"{self.count} checkpoints, {self.stride} apart, {self.shape}"}
