@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,11 @@ import pytest
 if TYPE_CHECKING:
     from shoestring.data.tokens import Tokens
     from shoestring.types import Run
+
+with warnings.catch_warnings():
+    # typer 0.20 takes names from click 8.5 that click deprecates
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import typer  # noqa: F401
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")

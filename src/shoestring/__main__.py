@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,8 +21,24 @@ if TYPE_CHECKING:
     from shoestring.evaluate.scores import Report
 
 
+class _Tools(TyperGroup):
+    """A room's tools; they are loaded when the room is entered, not when its name is shown."""
+
+    def __init__(self, room: rooms.Room) -> None:
+        super().__init__(name=room.name, help=room.sentence, no_args_is_help=True)
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return self._loaded().list_commands(context)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        return self._loaded().get_command(context, name)
+
+    def _loaded(self) -> click.Group:
+        return typer.main.get_group(importlib.import_module(f"shoestring.methods.{self.name}.tools").app)
+
+
 class _Door(TyperGroup):
-    """The door's own commands, then the rooms that have tools; a room is loaded only when it is entered."""
+    """The door's own commands, then the rooms."""
 
     def list_commands(self, context: click.Context) -> list[str]:
         return [*super().list_commands(context), *(room.name for room in rooms.every())]
@@ -29,10 +47,7 @@ class _Door(TyperGroup):
         own = super().get_command(context, name)
         if own is not None:
             return own
-        room = rooms.find(name)
-        group = typer.main.get_command(importlib.import_module(f"shoestring.methods.{room.name}.tools").app)
-        group.name, group.help, group.short_help = room.name, room.sentence, room.sentence
-        return group
+        return _Tools(rooms.find(name))
 
 
 app = typer.Typer(
@@ -84,15 +99,16 @@ def run(
     folder = out or Path("out") / f"{found.name}-{path.stem}"
     from shoestring import config
     from shoestring.cost import Ledger
-    from shoestring.evaluate import outcome
+    from shoestring.evaluate import facts, outcome
 
     module = importlib.import_module(f"shoestring.methods.{found.name}.recipe")
     chosen = config.load(path, module.Recipe, overrides or ())
     ledger = Ledger()
     with outcome.opened(folder, config.dump(chosen)):
+        told = facts.gather(f"shoestring {shlex.join(sys.argv[1:])}")  # now: files may change while it runs
         report: Report = module.run(chosen, ledger, folder, path.stem)
         if _first_process():
-            _finish(report, ledger, folder)
+            _finish(replace(report, facts={**told, **report.facts}), ledger, folder)
 
 
 @app.command()
@@ -116,12 +132,11 @@ def show_report(out: Annotated[Path, typer.Argument(help="The folder of a finish
 
 
 def _finish(found: Report, ledger: Ledger, folder: Path) -> None:
-    from shoestring.evaluate import facts, outcome, report
+    from shoestring.evaluate import outcome, report
 
-    whole = facts.added(found, sys.argv[1:])
     outcome.write_ledger(ledger, folder)
-    report.write(whole, folder)
-    _show(whole, folder)
+    report.write(found, folder)
+    _show(found, folder)
 
 
 def _show(found: Report, folder: Path) -> None:
@@ -159,7 +174,8 @@ def main() -> None:
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"shoestring: {message}", file=sys.stderr)
+    if message:  # where only help was asked for, it has been shown
+        print(f"shoestring: {message}", file=sys.stderr)
     sys.exit(code)
 
 

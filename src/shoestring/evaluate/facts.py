@@ -6,21 +6,12 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import shlex
 import subprocess
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import psutil
 
 from shoestring import __version__
-from shoestring.evaluate.scores import Report
-
-
-def added(report: Report, arguments: Sequence[str]) -> Report:
-    """The report with the facts of this process beside its own; `arguments` are the command line's."""
-    return replace(report, facts={**gather(f"shoestring {shlex.join(arguments)}"), **report.facts})
 
 
 def gather(command: str) -> dict[str, str]:
