@@ -31,7 +31,15 @@ class _Tools(TyperGroup):
         return self._loaded().list_commands(context)
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        return self._loaded().get_command(context, name)
+        command = self._loaded().get_command(context, name)
+        if command is None:
+            from shoestring.config import nearest
+
+            tools = self.list_commands(context)
+            raise ValueError(
+                f"the room {self.name} has no tool {name!r}{nearest(name, tools)}: expected {', '.join(tools)}"
+            )
+        return command
 
     def _loaded(self) -> click.Group:
         return typer.main.get_group(importlib.import_module(f"shoestring.methods.{self.name}.tools").app)

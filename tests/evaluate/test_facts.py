@@ -12,13 +12,7 @@ import torch
 import transformers
 
 import shoestring
-from shoestring.cost import Cost
 from shoestring.evaluate import facts
-from shoestring.evaluate.scores import Report, Row, Score
-
-
-def report(**known: str) -> Report:
-    return Report("room", "recipe", (Row("raw", True, {"loss": Score(1, 0, 1)}, Cost()),), (), (), "loss", (), known)
 
 
 def test_what_is_gathered() -> None:
@@ -32,12 +26,6 @@ def test_what_is_gathered() -> None:
     assert " cores of " in found["machine"]
     assert found["machine"].count(" GB of memory") == 1
     assert all("\n" not in value for value in found.values())
-
-
-def test_a_command_is_quoted_so_that_it_can_be_pasted_and_the_reports_own_facts_stay() -> None:
-    found = facts.added(report(text="python", machine="mine"), ["run", "averaging", "smoke", "seeds=[0, 1]"]).facts
-    assert found["command"] == "shoestring run averaging smoke 'seeds=[0, 1]'"
-    assert (found["text"], found["machine"]) == ("python", "mine")
 
 
 def test_the_commit_is_the_checkouts_or_else_the_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
