@@ -7,16 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shoestring.cost import Cost
 from shoestring.evaluate.quantities import plus_minus
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
 from shoestring.methods.averaging.recipe_run import Outcome
+from shoestring.methods.averaging.recipe_schema import Recipe
 from shoestring.methods.averaging.recipe_watch import RAW, Watched
-
-if TYPE_CHECKING:
-    from shoestring.methods.averaging.recipe import Recipe
 
 DEV = "dev loss"
 LAWA, EMA, COOL = "LAWA", "EMA, tuned", "cool-down"

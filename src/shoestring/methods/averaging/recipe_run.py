@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -18,6 +18,7 @@ from shoestring.data import corpora, tokenizers
 from shoestring.data.batches import TokenBatches, windows
 from shoestring.data.tokens import Tokens, packed
 from shoestring.methods.averaging.latest import Latest
+from shoestring.methods.averaging.recipe_schema import Recipe
 from shoestring.methods.averaging.recipe_watch import KEEP, HeldOut, Watch, Watched, ring
 from shoestring.models import presets, pretrained
 from shoestring.train import checkpoint, optim
@@ -28,9 +29,6 @@ from shoestring.train.objectives import next_token
 from shoestring.train.settle import Settled, settle
 from shoestring.train.side_by_side import Show, affordable
 from shoestring.types import Hook, Run
-
-if TYPE_CHECKING:
-    from shoestring.methods.averaging.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -15,11 +15,9 @@ from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate import lm
 from shoestring.methods.averaging.ema import Ema
 from shoestring.methods.averaging.latest import Latest
+from shoestring.methods.averaging.recipe_schema import Averages
 from shoestring.train.hooks import Every
 from shoestring.types import Batch, Hook, Run
-
-if TYPE_CHECKING:
-    from shoestring.methods.averaging.recipe import Averages
 
 RAW = "raw"
 KEEP = "0 Phased"  # under this name a checkpoint holds the snapshots: the first hook of `Watch.hooks`
