@@ -4,13 +4,15 @@
 
 All train the same model from the same weights, on the same windows of the built-in corpus in the same order, with the
 same AdamW groups, schedule, clipping and precision, on the accelerator where there is one. Where their losses are not
-the same at the same steps, the comparison is void and this script fails. In each round every contender has a fresh
-process; after its warm-up they take turns of a few steps, one computing while the others wait, so that what else the
-machine does falls on all alike. A contender's speed in a round is that of its median turn; ratios are of one round.
+the same at the same steps, the comparison is void and this script fails.
+
+In each round every contender has a fresh process. After the warm-up they take turns of a few steps, one at work while
+the others wait, so that what else the machine does falls on all alike. A round's ratio is the median over its turns, of
+which each is compared with the other's of the same number; what is printed is the median over the rounds.
 
 `ours` has its ledger on and keeps each step's loss by a hook, as the bare loop does by its `loss.item()`. `ours, plain`
-has neither ledger nor hook. The others add one hook to `ours`: the seconds spent in it are clocked apart. `Latest` claims the memory of
-its copies while it is clocked, so that this is its dearest time. The Trainer gets its windows ready-made, logs nothing
+has neither ledger nor hook. The others add one hook to `ours`, whose own seconds are clocked apart; `Latest` claims the
+memory of its copies meanwhile, so that this is its dearest time. The Trainer gets its windows ready-made, logs nothing
 and saves nothing. Peak memory is what training added to the process (resident; allocated, on an accelerator).
 """
 
@@ -30,22 +32,35 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
+import torch
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
-    from shoestring.data.batches import TokenBatches
-    from shoestring.types import Hook, Run
+from shoestring import runtime
+from shoestring.cost import Ledger
+from shoestring.cost.ledger import peak_bytes, reset_peak_bytes
+from shoestring.data.batches import TokenBatches
+from shoestring.data.tokenizers import byte_tokenizer
+from shoestring.data.tokens import Tokens, packed
+from shoestring.evaluate.facts import gather
+from shoestring.methods.averaging.ema import Ema
+from shoestring.methods.averaging.latest import Latest
+from shoestring.models import presets
+from shoestring.train.hooks import Every, Log
+from shoestring.train.loop import train
+from shoestring.train.objectives import next_token
+from shoestring.train.optim import adamw, constant
+from shoestring.types import Hook, Run
 
 BATCH, LENGTH = 8, 128  # those of the averaging room's recipes
-WARMUP, TURN = 10, 10  # steps
+WARMUP, TURN = 10, 5  # steps
 RATE, DECAY, BETAS, CLIP = 1e-3, 0.1, (0.9, 0.95), 1.0
 # measured: rounding alone parts equal runs by less than a fifth of this
 TOLERANCE = {"fp32": 1e-3, "bf16": 2e-2}
 MB = 1_000_000
-WAITING = "waiting\n"
+WAITING, ANSWER = "waiting for a turn", "answer: "
 
 
 @dataclass
@@ -99,7 +114,8 @@ def main() -> None:
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}: expected one or more")
     if arguments.child:
-        print(json.dumps(measure(arguments.child, arguments, wait)), flush=True)
+        answer = measure(arguments.child, arguments.model[0], arguments, wait)
+        print(f"\n{ANSWER}{json.dumps(answer)}", flush=True)
         return
     rows = [row for model in arguments.model for row in compare(model, arguments)]
     show(rows)
@@ -114,7 +130,7 @@ def compare(model: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for number in range(arguments.rounds):
         rounds.append(one_round(model, arguments))
         check([rounds[0]["bare loop"], *rounds[-1].values()], arguments.precision)
-        rates = ", ".join(f"{name} {one['tokens_per_second']:,.0f}" for name, one in rounds[-1].items())
+        rates = ", ".join(f"{name} {rate(one):,.0f}" for name, one in rounds[-1].items())
         print(f"{model}, round {number + 1}, tokens/s: {rates}", file=sys.stderr, flush=True)
     return [row(name, model, rounds, arguments) for name in CONTENDERS]
 
@@ -141,8 +157,7 @@ class Contender:
         environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1"}
         self.name = name
         self.answer: dict[str, Any] = {}
-        self.errors: IO[str] = stack.enter_context(tempfile.TemporaryFile("w+"))
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         self.process = stack.enter_context(subprocess.Popen(command, text=True, env=environment, **pipes))
         stack.callback(self.process.kill)
 
@@ -153,18 +168,19 @@ class Contender:
 
     def listen(self) -> None:
         """Return when the process waits for its turn, or has ended with an answer."""
+        said = []
         for line in self.process.stdout:
-            if line == WAITING:
+            if line == f"{WAITING}\n":
                 return
-            if line.startswith("{") and "tokens_per_second" in line:
-                self.answer = json.loads(line)
+            if line.startswith(ANSWER):
+                self.answer = json.loads(line.removeprefix(ANSWER))
                 return
-        self.errors.seek(0)
-        raise RuntimeError(f"{self.name} failed:\n{self.errors.read()[-4000:]}")
+            said.append(line)
+        raise RuntimeError(f"{self.name} failed:\n{''.join(said)[-4000:]}")
 
 
 def wait() -> None:
-    print(WAITING, end="", flush=True)
+    print(f"\n{WAITING}", flush=True)
     if not sys.stdin.readline():
         raise SystemExit("the benchmark that started this process is gone")
 
@@ -183,8 +199,8 @@ def check(runs: list[dict[str, Any]], precision: str) -> None:
 
 
 def row(name: str, model: str, rounds: list[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    rates = [found[name]["tokens_per_second"] for found in rounds]
-    ratios = [found["ours"]["tokens_per_second"] / found[name]["tokens_per_second"] for found in rounds]
+    rates = [rate(found[name]) for found in rounds]
+    ratios = [ratio(found[name], found["ours"]) for found in rounds]
     share = statistics.median(found[name]["hook_share"] for found in rounds)
     return {
         "model": model,
@@ -201,24 +217,23 @@ def row(name: str, model: str, rounds: list[dict[str, Any]], arguments: argparse
     }
 
 
-def measure(name: str, arguments: argparse.Namespace, wait: Callable[[], object]) -> dict[str, Any]:
+def rate(run: dict[str, Any]) -> float:
+    """Tokens a second in the median turn."""
+    return BATCH * LENGTH / statistics.median(run["seconds"])
+
+
+def ratio(run: dict[str, Any], own: dict[str, Any]) -> float:
+    """How many times as fast as a run our own was, in the median turn."""
+    return statistics.median(a / b for a, b in zip(run["seconds"], own["seconds"], strict=True))
+
+
+def measure(name: str, preset: str, arguments: argparse.Namespace, wait: Callable[[], object]) -> dict[str, Any]:
     """Run one contender here, waiting before each turn."""
-    import torch
-
-    # all start from the same interpreter, so that memory is compared after the same imports
-    import shoestring.train.hooks
-    import shoestring.train.loop
-    import transformers.trainer  # noqa: F401
-    from shoestring import runtime
-    from shoestring.cost.ledger import peak_bytes, reset_peak_bytes
-    from shoestring.data.batches import TokenBatches
-    from shoestring.models import presets
-
     torch.set_num_threads(arguments.threads)
     here = runtime.start(arguments.precision)
     reset_peak_bytes()
     held = peak_bytes()
-    model = presets.build(presets.configuration(arguments.model[0], 257, LENGTH), seed=0).to(here.device)
+    model = presets.build(presets.configuration(preset, 257, LENGTH), seed=0).to(here.device)
     batches = TokenBatches(tokens(), BATCH, LENGTH, seed=0)
     work = Work(model, batches, WARMUP + arguments.steps, arguments.precision, here.device, wait)
     wait()
@@ -226,32 +241,25 @@ def measure(name: str, arguments: argparse.Namespace, wait: Callable[[], object]
     mean = statistics.mean(work.seconds)
     return {
         "contender": name,
-        "tokens_per_second": BATCH * LENGTH / statistics.median(work.seconds),
+        "seconds": work.seconds,
         "peak_bytes": peak_bytes() - held,
         "hook_share": work.hook_seconds / arguments.steps / mean,
         "losses": {str(step): loss for step, loss in work.losses.items()},
     }
 
 
-def tokens() -> Any:
-    from shoestring.data.tokenizers import byte_tokenizer
-    from shoestring.data.tokens import packed
-
+def tokens() -> Tokens:
     return packed("python", "train", byte_tokenizer())
 
 
 def now() -> float:
     """The time when all that the accelerator was given is done."""
-    import torch
-
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
     return time.perf_counter()
 
 
 def bare(work: Work) -> None:
-    import torch
-
     parameters = list(work.model.parameters())
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": DECAY},
@@ -274,11 +282,6 @@ def bare(work: Work) -> None:
 
 
 def ours(work: Work, *hooks: Hook) -> None:
-    from shoestring.cost import Ledger
-    from shoestring.train.loop import train
-    from shoestring.train.objectives import next_token
-    from shoestring.train.optim import constant
-
     def keep_loss(run: Run) -> None:
         work.losses[run.step] = run.loss
         work.clock(run.step)
@@ -297,10 +300,6 @@ def ours(work: Work, *hooks: Hook) -> None:
 
 
 def plain(work: Work) -> None:
-    from shoestring.train.loop import train
-    from shoestring.train.objectives import next_token
-    from shoestring.train.optim import constant
-
     run = a_run(work)
     for step in work.ends:
         train(run, next_token, until=step, clip=CLIP, schedule=constant(WARMUP))
@@ -309,9 +308,6 @@ def plain(work: Work) -> None:
 
 
 def a_run(work: Work) -> Run:
-    from shoestring.train.optim import adamw
-    from shoestring.types import Run
-
     return Run(work.model, adamw(work.model, RATE, DECAY, BETAS), work.batches)
 
 
@@ -328,34 +324,13 @@ def timed(hook: Hook, work: Work) -> Hook:
 
 
 def logging(work: Work) -> None:
-    from shoestring.cost import Ledger
-    from shoestring.train.hooks import Log
-
     with tempfile.TemporaryDirectory() as folder:
         log = Log(Path(folder), Ledger())
-        ours(work, log)
+        ours(work, Every(10, log))
         log.close()
 
 
-def latest(work: Work) -> None:
-    from shoestring.methods.averaging.latest import Latest
-
-    ours(work, Latest(20, every=5))
-
-
-def ema(work: Work) -> None:
-    from shoestring.methods.averaging.ema import Ema
-
-    ours(work, Ema(0.9, every=5))
-
-
 def hugging_face(work: Work) -> None:
-    import torch
-    from torch.optim.lr_scheduler import LambdaLR
-    from transformers import Trainer, TrainerCallback, TrainingArguments
-
-    from shoestring.train.optim import adamw, constant
-
     stream = iter(work.batches)
     rows = torch.cat([next(stream)["input_ids"] for _ in range(work.last)])
     kept = []
@@ -409,9 +384,9 @@ CONTENDERS: dict[str, Callable[[Work], None]] = {
     "ours": ours,
     "Trainer": hugging_face,
     "ours, plain": plain,
-    "ours + Log": logging,
-    "ours + Latest(20, every=5)": latest,
-    "ours + Ema(0.9, every=5)": ema,
+    "ours + Every(10, Log)": logging,
+    "ours + Latest(20, every=5)": lambda work: ours(work, Latest(20, every=5)),
+    "ours + Ema(0.9, every=5)": lambda work: ours(work, Ema(0.9, every=5)),
 }
 
 
@@ -430,8 +405,6 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def keep(file: Path, rows: list[dict[str, Any]]) -> None:
-    from shoestring.evaluate.facts import gather
-
     facts = gather(shlex.join(["python", "benchmarks/engine.py", *sys.argv[1:]]))
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"benchmark": "engine", **facts, "rows": rows}, indent=1) + "\n", encoding="utf-8")

@@ -28,10 +28,17 @@ for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SHOESTRING_TRACEBACK"):
     os.environ.pop(name, None)
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all tests of this call, those in other workers of pytest-xdist too."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def cache(shared: Path) -> Iterator[Path]:
     """What is packed once is found again by the tests after it, and nothing goes to the user's own cache."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
+    folder = shared / "cache"
     before = os.environ.get("SHOESTRING_CACHE")
     os.environ["SHOESTRING_CACHE"] = str(folder)
     yield folder

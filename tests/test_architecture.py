@@ -81,7 +81,8 @@ def test_the_reading_of_imports(tmp_path: Path) -> None:
     """Without this, all the tests below could pass by seeing nothing."""
     file = tmp_path / "a.py"
     file.write_text(
-        "import torch\nimport shoestring.train.loop\nfrom shoestring import cost\nfrom shoestring.data import tokens as t\n"
+        "import torch\nimport shoestring.train.loop\n"
+        "from shoestring import cost\nfrom shoestring.data import tokens as t\n"
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from shoestring.models.presets import build\n"
         "def f():\n    def g():\n        import shoestring.evaluate\n"
     )
@@ -287,6 +288,7 @@ def test_tests_mirror_the_sources() -> None:
         "test_rooms.py": "the contract of all rooms",
         "test_rooms_index.py": "rooms.py, whose own name the contract has",
         "test_cards.py": "docs/cards.py",
+        "test_benchmarks.py": "benchmarks/",
         "test_main.py": "__main__.py",
         "train/test_processes.py": "several processes against one",
         "train/test_kill.py": "killed and resumed against never stopped",

@@ -150,7 +150,7 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(python: Callable, what: str
         (["run", "averaging", "smoke", "steps"], "'steps': expected key=value, such as steps=200"),
         (["run", "averaging"], "Missing argument 'RECIPE'"),
         (["run", "averaging", "smoke", "--seed", "3"], "No such option '--seed'"),
-        (["averaging", "merg"], "the room averaging has no tool 'merg'; did you mean 'merge'?: expected merge, sweep, curve"),
+        (["averaging", "merg"], "has no tool 'merg'; did you mean 'merge'?: expected merge, sweep, curve"),
         (["averaging", "merge", "a"], "Missing option '--out'"),
         (["averaging", "merge", "/absent", "--out", "o"], "/absent: no such checkpoint"),
         (["averaging", "merge", "a", "--out", "o", "--last", "0"], "0 is not in the range"),

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from rich.console import Console
 
-from shoestring.train.side_by_side import affordable
+from shoestring.train.side_by_side import Job, Show, affordable, side_by_side
 
 WORK = """
 import os, sys, time
@@ -116,18 +116,27 @@ def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
     assert gone(folder, 5)
 
 
-def test_one_worker_runs_here_and_shows_its_progress() -> None:
-    from shoestring.train.side_by_side import Job, Show, side_by_side
-
+@pytest.mark.parametrize(
+    ("terminal", "shown"),
+    [
+        (True, ["seed 7", "2/5", "5/5", "loss 1.250  12,345 tokens/s"]),
+        (False, ["seed 7: step 5 of 5, loss 1.250, 12,345"]),
+    ],
+)
+def test_one_worker_runs_here_and_shows_its_progress(terminal: bool, shown: list[str]) -> None:
     def work(show: Show) -> int:
-        show(2, 5, 1.25, 12345.0)
+        show(2, 5, 2.5, 12345.0)
+        time.sleep(0.3)  # bars are drawn ten times a second
+        show(5, 5, 1.25, 12345.0)
         return os.getpid()
 
     told = io.StringIO()
-    assert side_by_side([Job("seed 7", work)], 1, Console(file=told, width=120)) == [os.getpid()]
-    assert "seed 7" in told.getvalue()
-    assert "2/5" in told.getvalue()
-    assert "loss 1.250  12,345 tokens/s" in told.getvalue()
+    console = Console(file=told, width=120, force_terminal=terminal, color_system=None)
+    assert side_by_side([Job("seed 7", work)], 1, console) == [os.getpid()]
+    for part in shown:
+        assert part in told.getvalue()
+    if not terminal:
+        assert told.getvalue().count("\n") == 1
 
 
 @pytest.mark.parametrize(("jobs", "each", "expected"), [(1, 1.0, 1), (64, 1.0, None), (64, 1e18, 1)])

@@ -1,0 +1,177 @@
+"""The benchmark scripts: each reads its arguments and runs, at toy size, and refuses a comparison that is none."""
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def engine() -> ModuleType:
+    return script("engine")
+
+
+@pytest.fixture
+def averaging(monkeypatch) -> ModuleType:
+    """The script with checkpoints of a few numbers in place of gigabytes, and its jobs in this process."""
+    module = script("averaging")
+
+    def make(folder: str, size: str, dtype: str) -> float:
+        for number in range(module.COUNT):
+            torch.manual_seed(number)
+            source = Path(folder) / f"step-{number:08d}"
+            source.mkdir()
+            shards = {f"model-0000{shard}-of-00002.safetensors": f"layer.{shard}.weight" for shard in (1, 2)}
+            for file, name in shards.items():
+                save_file(
+                    {name: torch.randn(8, 16).to(getattr(torch, dtype))}, source / file, metadata={"format": "pt"}
+                )
+            index = {"metadata": {}, "weight_map": {name: file for file, name in shards.items()}}
+            (source / "model.safetensors.index.json").write_text(json.dumps(index))
+            (source / "config.json").write_text("{}")
+        return 0.0
+
+    jobs = {"idle": module.idle, "make": make, "merge": module.ours, "naive": module.naive, "check": module.check}
+
+    def run_child(_: str, job: str, *words: str) -> dict[str, float]:
+        return {"seconds": jobs[job](*words) + 1e-3, "peak": 1e6 if job == "idle" else 3e6}
+
+    monkeypatch.setattr(module, "run_child", run_child)
+    monkeypatch.setattr(module, "DROP", Path("/nonexistent"))
+    module.jobs = jobs
+    return module
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path_factory) -> argparse.Namespace:
+    monkeypatch.setattr("shoestring.runtime._current", None)
+    return argparse.Namespace(steps=7, threads=1, precision="fp32")
+
+
+def answer(contender: str, losses: dict[str, float]) -> dict[str, object]:
+    return {"contender": contender, "losses": losses, "seconds": [0.5, 0.25, 0.125], "peak_bytes": 5e6, "hook_share": 0}
+
+
+def test_losses_are_compared_at_the_steps_that_both_kept(engine):
+    engine.check([answer("a", {"1": 2.0, "2": 1.0}), answer("b", {"2": 1.0005})], "fp32")
+    with pytest.raises(RuntimeError, match=r"void: at step 2 a has a loss of 1\.000000, b of 1\.010000"):
+        engine.check([answer("a", {"1": 2.0, "2": 1.0}), answer("b", {"2": 1.01})], "fp32")
+
+
+def test_a_loss_that_is_not_a_number_voids_the_comparison(engine):
+    with pytest.raises(RuntimeError, match="void"):
+        engine.check([answer("a", {"1": 2.0}), answer("b", {"1": float("nan")})], "fp32")
+
+
+def test_ratios_are_of_turns_of_the_same_number(engine):
+    tokens = engine.BATCH * engine.LENGTH
+    other = answer("b", {}) | {"seconds": [1.0, 1.0, 0.5]}
+    assert engine.rate(answer("ours", {})) == tokens * 4
+    assert engine.ratio(other, answer("ours", {})) == 4.0  # of 2, 4 and 4
+
+
+def test_turns_end_after_the_warmup_then_every_few_steps_and_at_the_last(engine):
+    work = engine.Work(None, None, engine.WARMUP + engine.TURN + 2, "fp32", None, lambda: None)
+    assert work.ends == [engine.WARMUP, engine.WARMUP + engine.TURN, engine.WARMUP + engine.TURN + 2]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_all_contenders_compute_the_same_losses(engine, toy, precision):
+    toy.precision = precision
+    waits = []
+    found = {name: engine.measure(name, "neox-tiny", toy, lambda: waits.append(1)) for name in engine.CONTENDERS}
+    engine.check(list(found.values()), precision)
+    assert found["ours"]["losses"].keys() == found["Trainer"]["losses"].keys() == found["bare loop"]["losses"].keys()
+    assert {len(run["seconds"]) for run in found.values()} == {2}
+    assert len(waits) == 3 * len(found)
+    assert {name for name, run in found.items() if run["hook_share"]} == {name for name in found if "+" in name}
+    rows = [engine.row(name, "neox-tiny", [found, found], toy) for name in found]
+    engine.show(rows)
+    assert next(row for row in rows if row["contender"] == "ours")["ours / it"] == 1.0
+
+
+def test_another_learning_rate_is_another_comparison(engine, toy, monkeypatch):
+    first = engine.measure("bare loop", "neox-tiny", toy, lambda: None)
+    monkeypatch.setattr(engine, "RATE", 1.2e-3)
+    with pytest.raises(RuntimeError, match="void"):
+        engine.check([first, engine.measure("ours", "neox-tiny", toy, lambda: None)], "fp32")
+
+
+def test_engine_runs_in_its_own_processes(engine, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(engine, "CONTENDERS", {name: engine.CONTENDERS[name] for name in ("bare loop", "ours")})
+    kept = tmp_path / "new" / "engine.json"
+    words = ["--model", "neox-tiny", "--steps", "6", "--rounds", "1", "--threads", "1", "--json", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["engine.py", *words])
+    engine.main()
+    record = json.loads(kept.read_text())
+    assert record.keys() >= {"benchmark", "command", "date", "commit", "machine", "rows"}
+    assert [row["contender"] for row in record["rows"]] == ["bare loop", "ours"]
+    assert all(row["tokens/s"] > 0 and row["peak MB"] > 0 for row in record["rows"])
+    assert "neox-tiny: ours / bare loop: " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_contender_that_fails_ends_the_benchmark_with_its_words(engine, toy):
+    with pytest.raises(RuntimeError, match="no preset is called 'neox-2m'"):
+        engine.one_round("neox-2m", toy)
+
+
+def test_averaging_measures_merge_beside_the_naive_way_and_the_disk(averaging, monkeypatch, tmp_path, capsys):
+    kept = tmp_path / "averaging.json"
+    words = ["--sizes", "0.001", "--repeats", "1", "--folder", str(tmp_path), "--json", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["averaging.py", *words])
+    averaging.main()
+    record = json.loads(kept.read_text())
+    assert record.keys() >= {"benchmark", "command", "date", "commit", "machine", "rows"}
+    assert [row["contender"] for row in record["rows"]] == ["merge", "naive", "disk", "disk, synced"]
+    assert record["rows"][0]["peak_mb_over_interpreter"] == 2.0
+    assert "of the speed of the disk" in capsys.readouterr().out.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == [kept]
+
+
+def test_averaging_refuses_a_merge_with_one_wrong_bit(averaging, tmp_path):
+    averaging.jobs["make"](str(tmp_path), "0", "float32")
+    averaging.ours(str(tmp_path), str(tmp_path / "out"))
+    averaging.check(str(tmp_path), str(tmp_path / "out"))
+    file = sorted((tmp_path / "out").glob("*.safetensors"))[0]
+    tensors = load_file(file)
+    tensors["layer.1.weight"].view(torch.int32)[0, 0] ^= 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(RuntimeError, match=r"layer\.1\.weight is not the float32 mean"):
+        averaging.check(str(tmp_path), str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_each_says_how_it_is_used_and_refuses_what_it_does_not_know(path):
+    told = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=True)
+    assert f"python benchmarks/{path.name}" in told.stdout
+    assert "--json" in told.stdout
+    refused = subprocess.run([sys.executable, str(path), "--jsn", "x"], capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+
+
+@pytest.mark.parametrize("option", ["--steps", "--rounds", "--threads"])
+def test_engine_refuses_counts_below_one(engine, monkeypatch, capsys, option):
+    monkeypatch.setattr(sys, "argv", ["engine.py", option, "0"])
+    with pytest.raises(SystemExit):
+        engine.main()
+    assert f"{option} is 0: expected one or more" in capsys.readouterr().err
