@@ -114,6 +114,8 @@ def run(
     ledger = Ledger()
     with outcome.opened(folder, config.dump(chosen)):
         told = facts.gather(f"shoestring {shlex.join(sys.argv[1:])}")  # now: files may change while it runs
+        if _first_process():
+            told = outcome.kept_facts(folder, told)
         report: Report = module.run(chosen, ledger, folder, path.stem)
         if _first_process():
             _finish(replace(report, facts={**told, **report.facts}), ledger, folder)

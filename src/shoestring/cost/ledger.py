@@ -113,6 +113,7 @@ class Ledger:
 
     def _settle(self) -> None:
         """Book the seconds and the peak since the last change of phase under the phase that was open."""
+        _synchronize()
         now = time.perf_counter()
         if len(self._open) > 1:
             path = self._open[-1]
@@ -120,6 +121,13 @@ class Ledger:
             self._entries[path] = self._entries.get(path, Cost()) + spent
         reset_peak_bytes()
         self._since = now
+
+
+def _synchronize() -> None:
+    """Wait for what an accelerator was given under the phase that ends, so that it is booked there."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def peak_bytes() -> int:

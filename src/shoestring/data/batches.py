@@ -103,10 +103,10 @@ def epoch_starts(windows: int, length: int, seed: int, epoch: int) -> NDArray[np
 
 
 def windows(tokens: Tokens, length: int, batch_size: int, limit: int | None = None) -> Iterator[Batch]:
-    """One pass in order: every token but the first is a target exactly once.
+    """One pass in order: without a limit every token but the first is a target exactly once.
 
     length  tokens a window; each starts with the last token of the one before, which it is not scored on again
-    limit   at most so many targets, from the start
+    limit   at most so many targets: whole windows, spread evenly over the text; from its start if not one fits
     Yields `{"input_ids", "labels"}`, each (batch, length) int64. Labels are not shifted, as Hugging Face models want
     them, and -100 where nothing is scored: the first column, and what fills up the last window. The filling stands at
     the right, where a causal model does not look. Raises ValueError where there are fewer than two tokens.
@@ -114,17 +114,19 @@ def windows(tokens: Tokens, length: int, batch_size: int, limit: int | None = No
     _positive(batch_size=batch_size, limit=1 if limit is None else limit)
     if length < 2 or len(tokens) < 2:
         raise ValueError(f"windows of {length} over {len(tokens)} tokens hold no target: expected two or more of each")
-    targets = len(tokens) - 1 if limit is None else min(limit, len(tokens) - 1)
-    step = length - 1
-    whole = targets // step
-    for first in range(0, whole, batch_size):
-        starts = step * np.arange(first, min(first + batch_size, whole))
-        input_ids = _gather(_every_window(tokens, length), starts)
+    step, targets = length - 1, len(tokens) - 1
+    there = targets // step
+    chosen = np.arange(there)
+    if limit is not None and limit < targets:
+        chosen = np.arange(limit // step) * there // max(1, limit // step)
+    for first in range(0, len(chosen), batch_size):
+        input_ids = _gather(_every_window(tokens, length), step * chosen[first : first + batch_size])
         yield {"input_ids": input_ids, "labels": _labels(input_ids, step)}
-    rest = targets - whole * step
+    rest = targets - there * step if limit is None or limit >= targets else limit * (limit < step)
     if rest:
+        start = there * step if limit is None or limit >= targets else 0
         input_ids = torch.zeros(1, length, dtype=torch.int64)
-        input_ids[0, : rest + 1] = torch.from_numpy(tokens.ids[whole * step : targets + 1].astype(np.int64))
+        input_ids[0, : rest + 1] = torch.from_numpy(tokens.ids[start : start + rest + 1].astype(np.int64))
         yield {"input_ids": input_ids, "labels": _labels(input_ids, rest)}
 
 

@@ -27,16 +27,19 @@ def gather(command: str) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the checkout that this package runs from, with `+` where files changed since; else its version."""
-    git = ["git", "-C", str(Path(__file__).parent)]
+    """The commit of the checkout this package runs from, with `+` where sources changed since; else its version."""
     try:
-        head = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--untracked-files=no", "."], capture_output=True, text=True, check=True
-        )
+        top = _git(Path(__file__).parent, "rev-parse", "--show-toplevel")
+        head = _git(Path(top), "rev-parse", "--short=12", "HEAD")
+        changed = _git(Path(top), "status", "--porcelain", "--untracked-files=no", "--", "src", "benchmarks")
     except (OSError, subprocess.CalledProcessError):
         return f"version {__version__}"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return head + ("+" if changed else "")
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def machine() -> str:

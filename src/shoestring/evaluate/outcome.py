@@ -35,11 +35,19 @@ def opened(folder: Path, recipe: str) -> Iterator[None]:
         yield
 
 
+def kept_facts(folder: Path, facts: dict[str, str]) -> dict[str, str]:
+    """The facts of a run's first start, kept in its folder; a later start on another commit is added to them."""
+    path = folder / "facts.json"
+    kept = config.read_yaml(path) if path.exists() else facts
+    if facts["commit"] not in kept["commit"]:
+        kept = {**kept, "commit": f"{kept['commit']}, gone on with at {facts['commit']}"}
+    _replace(path, json.dumps(kept, indent=1))
+    return {str(name): str(value) for name, value in kept.items()}
+
+
 def write_ledger(ledger: Ledger, folder: Path) -> None:
     """Write the ledger's phases as ledger.json."""
-    beside = folder / "ledger.json.partial"
-    beside.write_text(json.dumps(ledger.state_dict(), indent=1), encoding="utf-8")
-    beside.replace(folder / "ledger.json")
+    _replace(folder / "ledger.json", json.dumps(ledger.state_dict(), indent=1))
 
 
 def _same(path: Path, recipe: str) -> None:
@@ -54,8 +62,12 @@ def _same(path: Path, recipe: str) -> None:
                     f"{path.parent}: it holds a run with {key}={before.get(key)!r}, this one has {now.get(key)!r}: "
                     "give another --out, or delete the folder"
                 )
+    _replace(path, recipe)
+
+
+def _replace(path: Path, text: str) -> None:
     beside = path.with_name(path.name + ".partial")
-    beside.write_text(recipe, encoding="utf-8")
+    beside.write_text(text, encoding="utf-8")
     beside.replace(path)
 
 

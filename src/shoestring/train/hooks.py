@@ -47,7 +47,10 @@ class Spaced:
         self.since = time.perf_counter()
 
     def __call__(self, run: Run) -> None:
-        if time.perf_counter() - self.since >= self.seconds:
+        due = time.perf_counter() - self.since >= self.seconds
+        here = runtime.current()
+        # process 0 decides: the hook may need all of them
+        if here.sum(float(due and here.rank == 0))[0]:
             self.hook(run)
             self.since = time.perf_counter()
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from shoestring.cost import Ledger
 from shoestring.evaluate.scores import Report
+from shoestring.methods.averaging.recipe_ground import prepare
 from shoestring.methods.averaging.recipe_report import best, report
-from shoestring.methods.averaging.recipe_run import Outcome, export, follow, prepare
+from shoestring.methods.averaging.recipe_run import Outcome, export, follow
 from shoestring.methods.averaging.recipe_schema import Recipe
 from shoestring.train.side_by_side import Job, side_by_side
 
@@ -21,7 +22,7 @@ def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Repo
 
     Each trajectory is one (schedule, learning rate, seed). From it come the raw run, every window and every moving
     average; the cool-downs and the spike branch off its checkpoints. The window, the decay and the length of the
-    cool-down are chosen on dev, over all seeds, for each group; test is scored for all and read for those chosen.
+    cool-down are chosen on dev, over all seeds, for each group; test, which is scored along the way too, is reported.
     `out`/checkpoint becomes the model folder of the average with the lowest dev loss at its end.
     """
     schedules = ("constant", "cosine") if recipe.cosine else ("constant",)
@@ -43,5 +44,5 @@ def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Repo
     found = report(recipe, name, outcomes, facts)
     with ledger.phase("export"):
         outcome, steps = best(recipe, outcomes)
-        export(outcome, steps, out / "checkpoint")
+        export(recipe, ground, outcome, steps, out / "checkpoint")
     return found

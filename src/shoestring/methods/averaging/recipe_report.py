@@ -16,7 +16,7 @@ from shoestring.methods.averaging.recipe_run import Outcome
 from shoestring.methods.averaging.recipe_schema import Recipe
 from shoestring.methods.averaging.recipe_watch import RAW, Watched
 
-DEV = "dev loss"
+TEST, DEV = "test loss", "dev loss"
 LAWA, EMA, COOL = "LAWA", "EMA, tuned", "cool-down"
 
 
@@ -48,10 +48,13 @@ def report(recipe: Recipe, name: str, outcomes: Sequence[Outcome], facts: Mappin
     if not rows:
         raise ValueError(f"every run diverged: {'; '.join(notes)}: lower the learning rates")
     notes.append(
+        "Windows, decays and cool-downs are chosen on dev; scores, curves and savings are of test, which no choice saw."
+    )
+    notes.append(
         "Peak memory is the whole process's: of the raw run before the first snapshot, of averaged ones while all "
         "windows and decays that were tried were held."
     )
-    return Report("averaging", name, tuple(rows), tuple(points), tuple(pairs), DEV, tuple(notes), facts)
+    return Report("averaging", name, tuple(rows), tuple(points), tuple(pairs), TEST, tuple(notes), facts)
 
 
 def best(recipe: Recipe, outcomes: Sequence[Outcome]) -> tuple[Outcome, list[int]]:
@@ -61,7 +64,8 @@ def best(recipe: Recipe, outcomes: Sequence[Outcome]) -> tuple[Outcome, list[int
         seeds = _whole(list(found), "", [])
         if seeds:
             chosen = Chosen.on_dev(recipe, seeds)
-            ends += [(_candidate_points(one, chosen.window)[-1][2], one, chosen.steps(recipe)) for one in seeds]
+            for one in seeds:
+                ends.append((one.runs["trunk"].points[-1]["dev"][chosen.window], one, chosen.steps(recipe)))
     _, outcome, steps = min(ends, key=lambda end: end[0])
     return outcome, steps
 
@@ -79,12 +83,12 @@ class Chosen:
         for outcome in seeds:
             for point in outcome.runs["trunk"].points:
                 if point["step"] > recipe.steps // 2:
-                    for name, value in point["losses"].items():
+                    for name, value in point["dev"].items():
                         late.setdefault(name, []).append(value)
         most = max(len(values) for values in late.values())
         means = {name: statistics.fmean(values) for name, values in late.items() if len(values) == most}
         ends = {
-            name: statistics.fmean(outcome.runs[name].points[-1]["losses"][RAW] for outcome in seeds)
+            name: statistics.fmean(outcome.runs[name].points[-1]["dev"][RAW] for outcome in seeds)
             for name in seeds[0].runs
             if name.startswith("cool-down")
         }
@@ -134,17 +138,17 @@ Along = Callable[[Outcome], list[tuple[int, Cost, float]]]
 def _row(
     group: str, label: str, twin: bool, seeds: Sequence[Outcome], along: Along, candidate: str, run: str = "trunk"
 ) -> _Built:
-    """A row and its points. along: (step, cost so far, dev loss) of one seed."""
+    """A row and its points. along: (step, cost so far, test loss) of one seed."""
     name = f"{label}, {group}"
     paths = {outcome.seed: along(outcome) for outcome in seeds}
-    tests = [outcome.runs[run].test[candidate] for outcome in seeds]
+    ends = [outcome.runs[run].points[-1] for outcome in seeds]
     scores = {
-        DEV: Score.of(path[-1][2] for path in paths.values()),
-        "test loss": Score.of(test["loss"] for test in tests),
-        "test bits per byte": Score.of(test["bits_per_byte"] for test in tests),
+        TEST: Score.of(end["test"][candidate][0] for end in ends),
+        "bits per byte": Score.of(end["test"][candidate][1] for end in ends),
+        DEV: Score.of(end["dev"][candidate] for end in ends),
     }
     points = [
-        Point(name, seed, step, cost.tokens, cost.flops, cost.seconds, {DEV: value})
+        Point(name, seed, step, cost.tokens, cost.flops, cost.seconds, {TEST: value})
         for seed, path in paths.items()
         for step, cost, value in path
     ]
@@ -158,11 +162,11 @@ def _candidate_points(outcome: Outcome, candidate: str) -> list[tuple[int, Cost,
 def _trunk_points(watched: Watched, candidate: str) -> list[tuple[int, Cost, float]]:
     found = []
     for point in watched.points:
-        if candidate in point["losses"]:
+        if candidate in point["test"]:
             cost = Cost(**point["cost"]) + Cost(**point["own"][candidate])
             if candidate == RAW:
                 cost = replace(cost, peak_bytes=watched.raw_peak_bytes)
-            found.append((int(point["step"]), cost, float(point["losses"][candidate])))
+            found.append((int(point["step"]), cost, float(point["test"][candidate][0])))
     return found
 
 
@@ -176,7 +180,7 @@ def _branch_points(outcome: Outcome, run: str, candidate: str) -> list[tuple[int
 
 
 def _spiked(group: str, seeds: Sequence[Outcome], chosen: Chosen, notes: list[str]) -> list[_Built]:
-    """How each rode the injected spike: its worst dev loss, and the steps until it was back where raw had been."""
+    """How each rode the injected spike: its worst test loss, and the steps until it was back where raw had been."""
     whole = [outcome for outcome in seeds if not outcome.runs["spike"].diverged]
     for outcome in seeds:
         if outcome not in whole:
@@ -188,7 +192,7 @@ def _spiked(group: str, seeds: Sequence[Outcome], chosen: Chosen, notes: list[st
         along = partial(_branch_points, run="spike", candidate=candidate)
         row = _row(group, label, twin, whole, along, candidate, "spike")
         scores = dict(row.row.scores)
-        scores["worst dev loss"] = Score.of(max(_values(outcome, candidate)) for outcome in whole)
+        scores["worst loss"] = Score.of(max(_values(outcome, candidate)) for outcome in whole)
         steps = [_recovery(outcome, candidate) for outcome in whole]
         recovered = [float(step) for step in steps if step is not None]
         if recovered:
@@ -203,19 +207,16 @@ def _spiked(group: str, seeds: Sequence[Outcome], chosen: Chosen, notes: list[st
 
 
 def _values(outcome: Outcome, candidate: str) -> list[float]:
-    return [p["losses"][candidate] for p in outcome.runs["spike"].points if candidate in p["losses"]]
+    return [p["test"][candidate][0] for p in outcome.runs["spike"].points if candidate in p["test"]]
 
 
 def _recovery(outcome: Outcome, candidate: str) -> int | None:
     """Steps from the spike until the candidate is as good as it was at the spike itself, for good or not."""
     branch, trunk = outcome.runs["spike"], outcome.runs["trunk"]
-    before = next(p["losses"] for p in trunk.points if p["step"] == branch.start)
-    goal = before[candidate]
-    worst = max(range(len(branch.points)), key=lambda index: branch.points[index]["losses"].get(candidate, 0.0))
-    for point in branch.points[worst:]:
-        if point["losses"].get(candidate, goal + 1) <= goal:
-            return int(point["step"]) - int(branch.start or 0)
-    return None
+    goal = next(p["test"][candidate][0] for p in trunk.points if p["step"] == branch.start)
+    path = [(int(p["step"]), p["test"][candidate][0]) for p in branch.points if candidate in p["test"]]
+    worst = max(range(len(path)), key=lambda index: path[index][1])
+    return next((step - int(branch.start or 0) for step, value in path[worst:] if value <= goal), None)
 
 
 def _pairs(group: str, rows: Sequence[Row]) -> list[Pair]:
@@ -243,7 +244,7 @@ def _raw_alone(group: str, seeds: Sequence[Outcome]) -> list[str]:
         first = next(step for step, _, value in path if value <= path[-1][2])
         fractions.append(100 * first / path[-1][0])
     score = Score.of(fractions)
-    return [f"{group}: the raw run itself first touched its final dev loss after {plus_minus(score)} % of its steps."]
+    return [f"{group}: the raw run itself first touched its final test loss after {plus_minus(score)} % of its steps."]
 
 
 def _warned(group: str, seeds: Sequence[Outcome]) -> list[str]:

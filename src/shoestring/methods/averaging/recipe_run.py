@@ -3,44 +3,28 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase
 
 from shoestring import runtime
 from shoestring.cost import Ledger
-from shoestring.data import corpora, tokenizers
-from shoestring.data.batches import TokenBatches, windows
-from shoestring.data.tokens import Tokens, packed
 from shoestring.methods.averaging.latest import Latest
+from shoestring.methods.averaging.recipe_ground import Ground
 from shoestring.methods.averaging.recipe_schema import Recipe
-from shoestring.methods.averaging.recipe_watch import KEEP, HeldOut, Watch, Watched, ring
-from shoestring.models import presets, pretrained
+from shoestring.methods.averaging.recipe_watch import KEEP, Booked, Watch, Watched
+from shoestring.models import manifest, pretrained
 from shoestring.train import checkpoint, optim
 from shoestring.train import state as states
 from shoestring.train.hooks import Every, Log, Progress, Save, Spaced
 from shoestring.train.loop import DivergedError, train
 from shoestring.train.objectives import next_token
-from shoestring.train.settle import Settled, settle
-from shoestring.train.side_by_side import Show, affordable
+from shoestring.train.side_by_side import Show
 from shoestring.types import Hook, Run
-
-
-@dataclass(frozen=True)
-class Ground:
-    """What all trajectories stand on: packed text, the tokenizer, and how to compute."""
-
-    tokens: dict[str, Path]
-    tokenizer: Path
-    vocabulary: int
-    source_fingerprint: str
-    settled: Settled
-    workers: int
 
 
 @dataclass
@@ -55,43 +39,6 @@ class Outcome:
     folder: Path
 
 
-def prepare(recipe: Recipe, runs: int, out: Path) -> Ground:
-    """Pack the text and choose how to compute; both are kept, and found again by a resumed run.
-
-    runs  how many trajectories there will be, which may go side by side
-    """
-    compute = recipe.compute
-    here = runtime.start(processes=compute.processes, sharding=compute.sharding)
-    with here.accelerator.main_process_first():
-        return _prepare(recipe, runs, out)
-
-
-def _prepare(recipe: Recipe, runs: int, out: Path) -> Ground:
-    text = recipe.text
-    tokenizer = tokenizers.resolve(text.tokenizer, (d.text for d in corpora.documents(text.source, "train")))
-    folder = out / "tokenizer"
-    tokenizer.save_pretrained(folder)
-    tokens = {split: packed(text.source, split, tokenizer) for split in ("train", "dev", "test")}
-    model = presets.build(presets.configuration(recipe.model, len(tokenizer), text.length), recipe.seeds[0])
-    rows = text.batch // recipe.accumulate
-    batch = next(iter(TokenBatches(tokens["train"], rows, text.length, seed=0)))
-    workers = recipe.compute.workers or affordable(runs, _trajectory_bytes(recipe, model))
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    passes = recipe.steps * recipe.accumulate
-    settled = settle(model, next_token, batch, passes, out / "settled.json", threads, recipe.compute.precision)
-    places = {split: packed.folder for split, packed in tokens.items()}
-    return Ground(places, folder, len(tokenizer), corpora.fingerprint(text.source), settled, workers)
-
-
-def _trajectory_bytes(recipe: Recipe, model: PreTrainedModel) -> float:
-    """An estimate of the memory of one trajectory: weights, gradients, two moments, snapshots, activations."""
-    config = model.config
-    copies = 4 + ring(recipe.averages) + len(recipe.averages.decays) + 3
-    rows = recipe.text.batch // recipe.accumulate * recipe.text.length
-    activations = rows * (config.vocab_size * 12 + config.num_hidden_layers * config.hidden_size * 4 * 34)
-    return float(7e8 + 4 * model.num_parameters() * copies + activations)
-
-
 def follow(recipe: Recipe, ground: Ground, schedule: str, rate: float, seed: int, out: Path, show: Show) -> Outcome:
     """Train a trunk and all that branches off it. A run that has its result on disk is read, not redone."""
     runtime.start(ground.settled.precision, recipe.compute.processes, recipe.compute.sharding)
@@ -100,7 +47,7 @@ def follow(recipe: Recipe, ground: Ground, schedule: str, rate: float, seed: int
     ledger = Ledger()
     book = folder / "ledger.json"
     if book.exists():
-        ledger.load_state_dict(json.loads(book.read_text(encoding="utf-8")))
+        ledger.load_state_dict(_read(book))
     runs: dict[str, Watched] = {}
     for name, branch in _branches(recipe, schedule):
         arm = _Arm(recipe, ground, rate, seed, name, folder / name.replace(" ", "-"), branch)
@@ -110,7 +57,7 @@ def follow(recipe: Recipe, ground: Ground, schedule: str, rate: float, seed: int
                 watched = arm.go(ledger, folder / "trunk" / "branch", show)
             _keep(book, ledger.state_dict())
             _keep(result, asdict(watched))
-        runs[name] = Watched(**json.loads(result.read_text(encoding="utf-8")))
+        runs[name] = Watched(**_read(result))
         if runs[name].diverged and name == "trunk":
             break
     return Outcome(schedule, rate, seed, runs, ledger.state_dict(), folder)
@@ -133,9 +80,9 @@ def _branches(recipe: Recipe, schedule: str) -> Iterator[tuple[str, _Branch]]:
     if schedule == "cosine":
         yield "trunk", _Branch(None, steps, optim.cosine(steps, warmup), True, every)
         return
-    starts = {part: _on_grid(recipe, 1 - part) for part in recipe.cooldowns}
+    starts = {part: recipe.on_grid(1 - part) for part in recipe.cooldowns}
     held = optim.constant(warmup)
-    accident = [_on_grid(recipe, recipe.spike.at)] if recipe.spike is not None else []
+    accident = [recipe.on_grid(recipe.spike.at)] if recipe.spike is not None else []
     yield "trunk", _Branch(None, steps, held, True, every, tuple(sorted({*starts.values(), *accident})))
     for part, start in starts.items():
         decay = optim.warmup_stable_decay(steps, steps - start, warmup)
@@ -143,11 +90,7 @@ def _branches(recipe: Recipe, schedule: str) -> Iterator[tuple[str, _Branch]]:
     if recipe.spike is not None:
         finer = max(1, every // 5 // recipe.averages.every) * recipe.averages.every
         factor = _spiked(held, accident[0], recipe.spike.steps, recipe.spike.factor)
-        yield "spike", _Branch(accident[0], _on_grid(recipe, recipe.spike.until), factor, True, finer)
-
-
-def _on_grid(recipe: Recipe, part: float) -> int:
-    return round(part * recipe.steps / recipe.evaluate_every) * recipe.evaluate_every
+        yield "spike", _Branch(accident[0], recipe.on_grid(recipe.spike.until), factor, True, finer)
 
 
 def _spiked(held: optim.Schedule, start: int, steps: int, factor: float) -> optim.Schedule:
@@ -166,21 +109,10 @@ class _Arm:
 
     def go(self, ledger: Ledger, leaves: Path, show: Show) -> Watched:
         """Train this stretch, from where it was stopped if it was."""
-        recipe, here = self.recipe, runtime.current()
-        config = presets.configuration(recipe.model, self.ground.vocabulary, recipe.text.length)
-        runtime.seed_everything(self.seed)
-        model = presets.build(config, self.seed)
-        if self.ground.settled.compiled:
-            model.compile(dynamic=False)
-        tokens = Tokens.load(self.ground.tokens["train"])
-        rows = recipe.text.batch // recipe.accumulate
-        batches = TokenBatches(tokens, rows, recipe.text.length, self.seed, here.rank, here.processes)
-        run = Run(model, optim.adamw(model, self.rate), batches)
+        recipe = self.recipe
+        run = self.ground.run(recipe, self.rate, self.seed)
         first = recipe.warmup_steps + 1 if self.branch.averaged else None
-        held_out = {
-            "dev": _held_out(self, "dev", recipe.text.held_out),
-            "test": _held_out(self, "test", 4 * recipe.text.held_out),
-        }
+        held_out = {split: self.ground.held_out(recipe, split) for split in ("dev", "test")}
         watch = Watch(
             recipe.averages, self.name, self.branch.start, first, self.branch.evaluate_every, held_out, ledger
         )
@@ -193,14 +125,17 @@ class _Arm:
             leaf = leaves / f"step-{self.branch.start:08d}"
             checkpoint.load(leaf, run, hooks=hooks if self.branch.averaged else None)
             watch.forget()
-        tokenizer = tokenizers.load(str(self.ground.tokenizer))
-        save = Save(folder, hooks, ledger, tokenizer, keep=1)
+        tokenizer = self.ground.opened_tokenizer()
+        save = Booked("save", Save(folder, hooks, ledger, tokenizer, keep=1), ledger)
         log = Log(self.folder, ledger, since=run.step)
+        watch.log = log
         every = recipe.evaluate_every
-        progress = Progress(self.branch.until, ledger, show)
-        after: list[Hook] = [*hooks, Every(10, log), progress]
+        after: list[Hook] = [*hooks, Every(10, log), Progress(self.branch.until, ledger, show)]
         # before the save, so that a run resumed from it finds them
-        after += [_At(step, Save(leaves, hooks)) for step in self.branch.leaves]
+        after += [_At(step, Booked("save", Save(leaves, hooks), ledger)) for step in self.branch.leaves]
+        if recipe.compute.keep_weights and self.branch.start is None:
+            trajectory = _Trajectory(self.folder / "trajectory", tokenizer)
+            after.append(Every(every, Booked("save", trajectory, ledger)))
         after.append(Every(every, Spaced(recipe.compute.save_seconds, save)))
         try:
             self._train(run, after, ledger)
@@ -209,7 +144,7 @@ class _Arm:
             return watch.seen
         finally:
             log.close()
-        watch.finish(run)
+        watch.finish()
         save(run)
         return watch.seen
 
@@ -239,11 +174,14 @@ class _At:
             self.hook(run)
 
 
-def _held_out(arm: _Arm, split: str, limit: int) -> HeldOut:
-    tokens = Tokens.load(arm.ground.tokens[split])
-    batches = list(windows(tokens, arm.recipe.text.length, 32, limit))
-    scored = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
-    return batches, round(scored * tokens.bytes_per_token)
+class _Trajectory:
+    """Keep the weights of each measurement, for the tools `curve`, `sweep` and `merge`."""
+
+    def __init__(self, folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.folder, self.tokenizer = folder, tokenizer
+
+    def __call__(self, run: Run) -> None:
+        pretrained.save(run.model, self.tokenizer, self.folder / f"step-{run.step:08d}")
 
 
 def _keep(path: Path, value: Any) -> None:
@@ -254,18 +192,31 @@ def _keep(path: Path, value: Any) -> None:
     here.accelerator.wait_for_everyone()
 
 
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: torn ({error}): delete it, and this part is done again") from None
+
+
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".partial")
     beside.write_text(json.dumps(value), encoding="utf-8")
+    manifest.flush(beside)
     beside.replace(path)
 
 
-def export(outcome: Outcome, steps: Sequence[int], folder: Path) -> None:
-    """Write a trunk's average over `steps`, from the snapshots in its last checkpoint, as a model folder."""
+def export(recipe: Recipe, ground: Ground, outcome: Outcome, steps: Sequence[int], folder: Path) -> None:
+    """Write a trunk's average over `steps`, from the snapshots in its last checkpoint, as a model folder.
+
+    Across processes each brings the snapshots it kept, which are its shards under FSDP2.
+    """
     last = checkpoint.latest(outcome.folder / "trunk" / "checkpoint")
     assert last is not None
-    latest = Latest.of(states.read(last / "process-0")["hooks"][KEEP])
-    model, tokenizer = pretrained.load(str(last))
-    with latest.swapped(model, steps=steps):
-        pretrained.save(model, tokenizer, folder)
+    run = ground.run(recipe, outcome.rate, outcome.seed)
+    checkpoint.load(last, run)
+    mine = states.read(last / f"process-{runtime.current().rank}")["hooks"]
+    latest = Latest.of(next(state for name, state in mine.items() if name.endswith(KEEP)))
+    with latest.swapped(run.model, steps=steps):
+        pretrained.save(run.model, ground.opened_tokenizer(), folder)

@@ -20,7 +20,7 @@ class Text(config.Recipe):
     tokenizer  "bytes", "bpe:SIZE" (trained here), a folder or a Hub name
     length     tokens a window
     batch      windows an optimizer step, over all micro-batches and processes
-    held_out   tokens of dev text scored at each measurement; test is scored once, whole up to four times as much
+    held_out   tokens of dev text, and as many of test, scored at each measurement, in windows spread over the split
     """
 
     source: str = "python"
@@ -38,9 +38,9 @@ class Averages(config.Recipe):
     every            a snapshot is taken each so many steps; strides are multiples of it
     """
 
-    counts: tuple[Count, ...] = (5, 10)
-    strides: tuple[Count, ...] = (5, 10)
-    decays: tuple[Part, ...] = (0.8, 0.9, 0.95)
+    counts: tuple[Count, ...] = Field((5, 10), min_length=1)
+    strides: tuple[Count, ...] = Field((5, 10), min_length=1)
+    decays: tuple[Part, ...] = Field((0.8, 0.9, 0.95), min_length=1)
     every: Count = 5
 
     @model_validator(mode="after")
@@ -68,6 +68,7 @@ class Compute(config.Recipe):
     sharding      across processes: whole replicas (ddp) or sharded parameters (fsdp2)
     workers       runs side by side; null is as many as cores and memory allow
     save_seconds  least time between two checkpoints to resume from
+    keep_weights  whether the weights of each measurement stay on disk, in runs/*/trunk/trajectory, for the tools
     """
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -75,6 +76,13 @@ class Compute(config.Recipe):
     sharding: Literal["ddp", "fsdp2"] = "ddp"
     workers: Count | None = None
     save_seconds: Annotated[float, Field(ge=0)] = 60.0
+    keep_weights: bool = False
+
+    @model_validator(mode="after")
+    def _one_way_only(self) -> Compute:
+        if self.processes > 1 and (self.workers or 1) > 1:
+            raise ValueError(f"expected workers=1 with processes={self.processes}, got {self.workers}")
+        return self
 
 
 class Recipe(config.Recipe):
@@ -105,12 +113,6 @@ class Recipe(config.Recipe):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        reach = max(self.averages.counts) * max(self.averages.strides)
-        if self.warmup_steps + reach > self.steps:
-            raise ValueError(
-                f"expected steps of at least warmup_steps + the widest window = {self.warmup_steps + reach}, "
-                f"got {self.steps}"
-            )
         if self.evaluate_every % self.averages.every:
             raise ValueError(
                 f"expected evaluate_every that averages.every={self.averages.every} divides, got {self.evaluate_every}"
@@ -122,3 +124,29 @@ class Recipe(config.Recipe):
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.learning_rates)) < len(self.learning_rates):
             raise ValueError("expected each seed and each learning rate once")
         return self
+
+    @model_validator(mode="after")
+    def _branches_fit(self) -> Recipe:
+        full = self.warmup_steps + max(self.averages.counts) * max(self.averages.strides)
+        if full > self.steps // 2:
+            raise ValueError(
+                f"expected steps of at least twice warmup_steps + the widest window = {2 * full}, got {self.steps}"
+            )
+        for part in self.cooldowns:
+            if not self.warmup_steps < self.on_grid(1 - part) < self.steps:
+                raise ValueError(
+                    f"expected cooldowns that begin after the warm-up and evaluate_every={self.evaluate_every} steps "
+                    f"or more before the end, got {part}"
+                )
+        if self.spike is not None:
+            start, until = self.on_grid(self.spike.at), self.on_grid(self.spike.until)
+            if not full <= start < until - self.spike.steps:
+                raise ValueError(
+                    f"expected a spike after step {full}, when the widest window is full, and until after it, "
+                    f"got one from step {start} to {until}"
+                )
+        return self
+
+    def on_grid(self, part: float) -> int:
+        """The measured step nearest to a part of the run."""
+        return round(part * self.steps / self.evaluate_every) * self.evaluate_every

@@ -16,11 +16,11 @@ from shoestring.evaluate import lm
 from shoestring.methods.averaging.ema import Ema
 from shoestring.methods.averaging.latest import Latest
 from shoestring.methods.averaging.recipe_schema import Averages
-from shoestring.train.hooks import Every
+from shoestring.train.hooks import Every, Log
 from shoestring.types import Batch, Hook, Run
 
 RAW = "raw"
-KEEP = "0 Phased"  # under this name a checkpoint holds the snapshots: the first hook of `Watch.hooks`
+KEEP = "Snapshots"  # the class of the hook under whose name a checkpoint holds them
 
 HeldOut = tuple[list[Batch], int]
 
@@ -30,9 +30,8 @@ class Watched:
     """What a run showed. Candidates are `raw`, `window 5x10` and `ema 0.9`.
 
     start           the trunk's step it left from; None for the trunk
-    points          by measurement: {"step", "cost": of the training alone, "losses": {candidate: on dev},
-                    "own": {candidate: the cost of its averaging}}
-    test            {candidate: {"loss", "bits_per_byte"}} at the end
+    points          by measurement: {"step", "cost": of the training alone, "dev": {candidate: loss},
+                    "test": {candidate: [loss, bits per byte]}, "own": {candidate: the cost of its averaging}}
     raw_peak_bytes  the peak before any snapshot was held
     warnings        what speaks against averaging the last window
     diverged        why the run ended early
@@ -40,7 +39,6 @@ class Watched:
 
     start: int | None = None
     points: list[dict[str, Any]] = field(default_factory=list)
-    test: dict[str, dict[str, float]] = field(default_factory=dict)
     raw_peak_bytes: float = 0
     warnings: list[str] = field(default_factory=list)
     diverged: str | None = None
@@ -52,7 +50,7 @@ def ring(averages: Averages) -> int:
 
 
 class Watch:
-    """Scores the raw weights and every candidate on dev as the run goes, and on test at its end.
+    """Scores the raw weights and every candidate on dev, to choose by, and on test, to report, as the run goes.
 
     name      the ledger's phase of this run
     start     the trunk's step it leaves from; None for the trunk
@@ -74,6 +72,7 @@ class Watch:
         self.held_out = held_out
         self.seen_from = start
         self.seen = Watched(start)
+        self.log: Log | None = None
         self.windows = {
             f"window {count}x{stride}": (count, stride) for count in averages.counts for stride in averages.strides
         }
@@ -91,31 +90,33 @@ class Watch:
             return [every]
         moves = len(self.ema.decays)
         return [
-            Phased("keep", self.latest, self.ledger, lambda model: 0),
-            Phased("ema", self.ema, self.ledger, lambda model: 3 * moves * _parameters(model)),
+            Snapshots("keep", self.latest, self.ledger, lambda model: 0),
+            Moves("ema", self.ema, self.ledger, lambda model: 3 * moves * _parameters(model)),
             every,
         ]
 
     def __call__(self, run: Run) -> None:
-        losses: dict[str, float] = {}
+        dev: dict[str, float] = {}
+        test: dict[str, tuple[float, float]] = {}
         for name, swapped in self._candidates(run):
             with swapped, self.ledger.phase("evaluate"):
-                losses[name] = self._score(run.model, "dev").loss
+                dev[name] = self._score(run.model, "dev").loss
+                score = self._score(run.model, "test")
+                assert score.bits_per_byte is not None
+                test[name] = score.loss, score.bits_per_byte
         spent = self.ledger.phases()
         prefix = self.name
         base = spent.get(f"{prefix}/warm-up", Cost()) + spent.get(f"{prefix}/train", Cost())
-        own = {name: self._own(name, spent, prefix).as_dict() for name in losses}
-        self.seen.points.append({"step": run.step, "cost": base.as_dict(), "losses": losses, "own": own})
+        own = {name: self._own(name, spent, prefix).as_dict() for name in dev}
+        point = {"step": run.step, "cost": base.as_dict(), "dev": dev, "test": test, "own": own}
+        self.seen.points.append(point)
         warm = spent.get(f"{prefix}/warm-up", Cost()).peak_bytes
         self.seen.raw_peak_bytes = warm or base.peak_bytes
+        if self.log is not None:
+            self.log.write(run.step, {f"dev/{name}": loss for name, loss in dev.items()})
 
-    def finish(self, run: Run) -> None:
-        """Score test, once, and ask whether the last window is fit to be averaged."""
-        for name, swapped in self._candidates(run):
-            with swapped, self.ledger.phase("evaluate"):
-                score = self._score(run.model, "test")
-            assert score.bits_per_byte is not None
-            self.seen.test[name] = {"loss": score.loss, "bits_per_byte": score.bits_per_byte}
+    def finish(self) -> None:
+        """Ask whether the last window is fit to be averaged."""
         if self.averaged and self.latest.full:
             self.seen.warnings = self.latest.suspicious()
 
@@ -170,8 +171,19 @@ class Watch:
         return lm.loss(model, batches, text_bytes, runtime.current().autocast())
 
 
-class Phased:
-    """Book a hook's time, memory and arithmetic under a phase of its own."""
+class Booked:
+    """Book a hook's time and memory under a phase of its own."""
+
+    def __init__(self, name: str, hook: Hook, ledger: Ledger) -> None:
+        self.name, self.hook, self.ledger = name, hook, ledger
+
+    def __call__(self, run: Run) -> None:
+        with self.ledger.phase(self.name):
+            self.hook(run)
+
+
+class Moves:
+    """Book a moving average's moves, and their arithmetic, under a phase of their own; its memory is the hook's."""
 
     def __init__(self, name: str, hook: Latest | Ema, ledger: Ledger, flops_each: Callable[[nn.Module], float]) -> None:
         self.name, self.hook, self.ledger, self.flops_each = name, hook, ledger, flops_each
@@ -187,6 +199,10 @@ class Phased:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.hook.load_state_dict(state)
+
+
+class Snapshots(Moves):
+    """The same for the snapshots of a window."""
 
 
 def _parameters(model: nn.Module) -> int:
