@@ -156,7 +156,8 @@ def _show(found: Report, folder: Path) -> None:
     from shoestring.evaluate.savings import savings
 
     console = Console()
-    console.print(report.table(found))
+    for group in found.groups():
+        console.print(report.table(found, group))
     for sentence in savings(found):
         console.print(f"• {sentence}", highlight=False)
     console.print(f"\nThe report: {folder / 'report.html'}", highlight=False, soft_wrap=True)

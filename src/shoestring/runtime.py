@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch._dynamo import OptimizedModule
 from torch.distributed.device_mesh import init_device_mesh
@@ -88,6 +89,7 @@ class Runtime:
 
 
 _current: Runtime | None = None
+_PATIENCE = timedelta(hours=12)  # others wait while the first process packs a large corpus
 
 
 def start(precision: Precision = "fp32", processes: int | None = None, sharding: Sharding = "ddp") -> Runtime:
@@ -108,7 +110,8 @@ def start(precision: Precision = "fp32", processes: int | None = None, sharding:
         raise ValueError(f"precision {precision!r}: expected 'fp32' or 'bf16'")
     if sharding not in ("ddp", "fsdp2"):
         raise ValueError(f"sharding {sharding!r}: expected 'ddp' or 'fsdp2'")
-    accelerator = Accelerator(cpu=not torch.accelerator.is_available())
+    patient = InitProcessGroupKwargs(timeout=_PATIENCE)
+    accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[patient])
     if accelerator.num_processes != launched:
         raise ValueError(f"{launched} processes were launched but accelerate joined {accelerator.num_processes}")
     _current = Runtime(accelerator, precision, sharding)
@@ -135,7 +138,7 @@ def seed_everything(seed: int) -> None:
 
 
 def random_state() -> dict[str, Any]:
-    """The state of every generator a training step may draw from, as plain values and tensors."""
+    """The state of every generator a training step of this process may draw from, as plain values and tensors."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state()
     state: dict[str, Any] = {
@@ -148,7 +151,7 @@ def random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
     }
     if torch.cuda.is_available():
-        state["cuda"] = dict(enumerate(torch.cuda.get_rng_state_all()))
+        state["cuda"] = torch.cuda.get_rng_state()
     return state
 
 
@@ -160,8 +163,8 @@ def set_random_state(state: dict[str, Any]) -> None:
     keys = numpy["keys"].numpy().astype(np.uint32)
     np.random.set_state((numpy["name"], keys, int(position), int(has_gauss), cached))
     torch.set_rng_state(state["torch"])
-    for index, generator in state.get("cuda", {}).items():
-        torch.cuda.set_rng_state(generator, int(index))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def faster_precision(step: Callable[[], Tensor], repeats: int = 3) -> Precision:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.cells import cell_len
@@ -15,7 +16,7 @@ from shoestring.evaluate.quantities import Unit, number, plus_minus, unit
 from shoestring.evaluate.scores import Report, Row
 
 BLANK = "–"
-_WIDTH, _NAME_WIDTH, _GAP = 100, 16, 3  # of the terminal, of the names of rows at the least, between columns
+_WIDTH, _NAME_WIDTH, _GAP = 100, 14, 3  # of the table at the most, of the names of rows at the least, between columns
 
 
 @dataclass(frozen=True)
@@ -68,15 +69,24 @@ def scores(row: Row, metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple(plus_minus(row.scores[metric]) if metric in row.scores else BLANK for metric in metrics)
 
 
-def table(report: Report) -> Table:
-    """The report for a terminal: one row a Row, the twins marked, scores before costs."""
+def table(report: Report, group: str | None = None) -> Table:
+    """The report for a terminal: one row a Row, the twins marked, scores before costs.
+
+    group   whose rows are shown, with the scores that these have; all rows where None
+    """
+    title = f"{report.room} · {report.recipe}"
+    if group is not None:
+        rows = tuple(replace(row, group="") for row in report.rows if row.group == group)
+        metric = next(metric for row in rows for metric in row.scores)
+        report = replace(report, rows=rows, points=(), pairs=(), metric=metric)
+        title += f" · {group}" if group else ""
     found = grid(report)
     lines: list[list[Text] | Text] = []
     for index, line in enumerate(found.lines):
         if line.group and (index == 0 or found.lines[index - 1].group != line.group):
             lines.append(Text(line.group, style="italic"))
         lines.append([_name(line.title, line.twin), *map(Text, line.scores), *map(Text, line.costs)])
-    return _table(f"{report.room} · {report.recipe}", [*found.metrics, *found.currencies], lines)
+    return _table(title, [*found.metrics, *found.currencies], lines)
 
 
 def compare(reports: Mapping[str, Report]) -> Table:
@@ -126,8 +136,12 @@ def _table(title: str, columns: list[str], lines: list[list[Text] | Text]) -> Ta
         show_edge=False,
         pad_edge=False,
     )
-    widths = _widths(columns, [line for line in lines if isinstance(line, list)])
-    rest = _WIDTH - sum(width + _GAP for width in widths) if widths else None
+    room = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
+    widths = _widths(columns, [line for line in lines if isinstance(line, list)], room)
+    if not widths:
+        lines = [_stacked(line) for line in lines]
+        widths = _widths(columns, [line for line in lines if isinstance(line, list)], room)
+    rest = room - sum(width + _GAP for width in widths) if widths else None
     drawn.add_column("", overflow="fold", max_width=rest)
     for index, column in enumerate(columns):
         drawn.add_column(Text(column), justify="right", overflow="fold", width=widths[index] if widths else None)
@@ -140,11 +154,18 @@ def _table(title: str, columns: list[str], lines: list[list[Text] | Text]) -> Ta
     return drawn
 
 
-def _widths(columns: list[str], rows: list[list[Text]]) -> list[int]:
+def _stacked(line: list[Text] | Text) -> list[Text] | Text:
+    """The cells of a line with each sd below its mean."""
+    if isinstance(line, Text):
+        return line
+    return [line[0], *(Text(cell.plain.replace(" ± ", "\n± ")) for cell in line[1:])]
+
+
+def _widths(columns: list[str], rows: list[list[Text]], room: int) -> list[int]:
     """Widths that break no cell, with titles on one line if there is room, else in words; none where there is none."""
     cells = [max(cell_len(part) for row in rows for part in row[i].plain.split("\n")) for i in range(1, len(rows[0]))]
     for titles in (columns, [max(column.split(), key=cell_len) for column in columns]):
         widths = [max(cell, cell_len(title)) for cell, title in zip(cells, titles, strict=True)]
-        if _NAME_WIDTH + sum(width + _GAP for width in widths) <= _WIDTH:
+        if _NAME_WIDTH + sum(width + _GAP for width in widths) <= room:
             return widths
     return []

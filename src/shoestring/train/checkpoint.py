@@ -59,11 +59,12 @@ def save(
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         here.accelerator.wait_for_everyone()
-        weights = {name: states.whole(tensor) for name, tensor in model.state_dict().items()}
-        moments = _optimizer_state(model, run.optimizer)
+        first = here.rank == 0
+        weights = {name: states.whole(tensor, first) for name, tensor in model.state_dict().items()}
+        moments = _moments(model, run.optimizer, first)
         if here.rank == 0:
             _write_model(partial, model, weights, tokenizer)
-            states.write(moments, partial / "optimizer")
+            states.write({"groups": _groups(model, run.optimizer), "moments": moments}, partial / "optimizer")
             _write_json(partial / "state.json", _place(run, ledger, here.processes, model))
         mine = {
             "random": runtime.random_state(),
@@ -181,25 +182,31 @@ def _pointer(tensor: Tensor) -> int:
     return local.data_ptr()
 
 
-def _optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def _groups(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     names = {parameter: name for name, parameter in model.named_parameters()}
-    groups = []
-    for group in optimizer.param_groups:
-        rest = {key: value for key, value in group.items() if key != "params"}
-        groups.append({**rest, "names": [names[parameter] for parameter in group["params"]]})
-    moments = {
+    return [
+        {
+            **{key: value for key, value in group.items() if key != "params"},
+            "names": [names[p] for p in group["params"]],
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer, here: bool) -> dict[str, Any]:
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {
         names[cast(nn.Parameter, parameter)]: {
-            key: states.whole(v) if isinstance(v, Tensor) else v for key, v in state.items()
+            key: states.whole(value, here) if isinstance(value, Tensor) else value for key, value in state.items()
         }
         for parameter, state in optimizer.state.items()
     }
-    return {"groups": groups, "moments": moments}
 
 
 def _read_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     saved = states.read(path / "optimizer")
     names = {parameter: name for name, parameter in model.named_parameters()}
-    mine = [sorted(group["names"]) for group in _optimizer_state(model, optimizer)["groups"]]
+    mine = [sorted(group["names"]) for group in _groups(model, optimizer)]
     if mine != [sorted(group["names"]) for group in saved["groups"]]:
         raise ValueError(f"{path}/optimizer.json: its parameter groups are not this optimizer's")
     for group, kept in zip(optimizer.param_groups, saved["groups"], strict=True):

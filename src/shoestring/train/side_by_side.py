@@ -55,7 +55,7 @@ def side_by_side(jobs: Sequence[Job], workers: int, console: Console | None = No
                 return _gathered(pool, jobs)
         finally:
             queue.put(None)
-            listener.join()
+            listener.join(timeout=5)  # a worker that was ended while it spoke may have left the queue locked
 
 
 def affordable(jobs: int, bytes_each: float) -> int:
@@ -150,7 +150,7 @@ def _display(console: Console | None) -> Iterator[Callable[[Tell], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
     if not console.is_terminal:
         yield _Lines(console)
         return

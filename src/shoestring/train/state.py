@@ -25,10 +25,21 @@ def write(state: Any, stem: Path) -> None:
     """
     tensors: dict[str, Tensor] = {}
     plain = _outside(state, "", tensors)
-    # clones: safetensors refuses two names on one storage
-    copies = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(copies, stem.with_name(stem.name + ".safetensors"))
+    save_file(_apart(tensors), stem.with_name(stem.name + ".safetensors"))
     stem.with_name(stem.name + ".json").write_text(json.dumps(plain, allow_nan=False), encoding="utf-8")
+
+
+def _apart(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in host memory, copied only where two names share a storage or one is a part of it."""
+    apart: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.detach().cpu().contiguous()
+        storage = here.untyped_storage()
+        alone = storage.nbytes() == here.nbytes and storage.data_ptr() not in seen
+        seen.add(storage.data_ptr())
+        apart[name] = here if alone else here.clone()
+    return apart
 
 
 def read(stem: Path) -> Any:
@@ -84,17 +95,23 @@ def _inside(value: Any, tensors: dict[str, Tensor]) -> Any:
     return {key: _inside(inner, tensors) for key, inner in value.items()}
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, gathered where FSDP2 shards it: every process must call."""
+def whole(tensor: Tensor, here: bool = True) -> Tensor:
+    """All of a tensor, gathered where FSDP2 shards it: every process must call, and gets nothing of it unless `here`.
+
+    What was gathered is moved to host memory at once, so that an accelerator never holds more than one whole tensor.
+    """
     if not isinstance(tensor, DTensor):
         return tensor
     gathered = tensor.full_tensor()
+    if not here:
+        return gathered.new_empty(0)
     # what shards unevenly is gathered with padding behind it, which no file can hold
-    return gathered if gathered.untyped_storage().nbytes() == gathered.nbytes else gathered.clone()
+    padded = gathered.untyped_storage().nbytes() != gathered.nbytes
+    return gathered.clone().cpu() if padded else gathered.cpu()
 
 
 def like(tensor: Tensor, pattern: Tensor) -> Tensor:
-    """A whole tensor cut, placed and typed as `pattern` is."""
+    """A whole tensor cut and placed as `pattern` is."""
     if isinstance(pattern, DTensor):
         moved = tensor.to(pattern.device)
         return distribute_tensor(moved, pattern.device_mesh, pattern.placements)

@@ -191,12 +191,12 @@ def _spiked(group: str, seeds: Sequence[Outcome], chosen: Chosen, notes: list[st
     for label, candidate, twin in [(RAW, RAW, True), (LAWA, chosen.window, False), (EMA, chosen.ema, True)]:
         along = partial(_branch_points, run="spike", candidate=candidate)
         row = _row(group, label, twin, whole, along, candidate, "spike")
-        scores = dict(row.row.scores)
+        scores = {TEST: row.row.scores[TEST]}
         scores["worst loss"] = Score.of(max(_values(outcome, candidate)) for outcome in whole)
         steps = [_recovery(outcome, candidate) for outcome in whole]
         recovered = [float(step) for step in steps if step is not None]
         if recovered:
-            scores["steps to recover"] = Score.of(recovered)
+            scores["recovery steps"] = Score.of(recovered)
         if len(recovered) < len(whole):
             notes.append(
                 f"{group}: {label} was not back at the loss before the spike by the end of the stretch in "

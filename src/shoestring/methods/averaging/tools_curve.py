@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shoestring import runtime
-from shoestring.cost import Cost, Ledger, flops
+from shoestring.cost import Cost, flops
+from shoestring.data import corpora
 from shoestring.data.batches import windows
 from shoestring.data.tokens import packed
 from shoestring.evaluate import facts, lm
@@ -47,11 +50,9 @@ class Curve:
         if len(found) <= reach:
             raise ValueError(f"{self.run}: has {len(found)} checkpoints: a window of {self.count} needs {reach + 1}")
         known = self._known()
-        ledger = Ledger()
         for row, step, sources in self._wanted(found, reach):
             if (row, step) not in known:
-                with ledger.phase(row):
-                    known[row, step] = self._measure(sources, ledger)
+                known[row, step] = self._measure(sources)
                 self._remember(row, step, known[row, step])
         last = found[-1 - reach :: self.stride]
         return self._laid_out(known, [f"The last window: {sentence}" for sentence in doubts(last)])
@@ -62,26 +63,28 @@ class Curve:
             if index >= reach:
                 yield AVERAGED, step_of(path), found[index - reach : index + 1 : self.stride]
 
-    def _measure(self, sources: list[Path], ledger: Ledger) -> dict[str, float]:
+    def _measure(self, sources: list[Path]) -> dict[str, float]:
         since = time.perf_counter()
         folder = sources[-1]
         if len(sources) > 1:
-            folder = self.out / "average"
+            folder = self.out / ".curve-average"
             shutil.rmtree(folder, ignore_errors=True)
-            merge(sources, folder, decay_weights(len(sources), self.shape))
-        model, tokenizer = pretrained.load(str(folder))
+            # in the type of bf16 files the average of near weights would be rounded away
+            merge(sources, folder, decay_weights(len(sources), self.shape), torch.float32)
+        model, tokenizer = pretrained.load(str(folder), torch.float32)
         here = runtime.current()
         model.to(here.device)
         text = packed(self.data, "dev", tokenizer)
         batches = list(windows(text, self.length, 16, self.tokens))
         scored = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
         score = lm.loss(model, batches, round(scored * text.bytes_per_token), here.autocast())
+        seconds = time.perf_counter() - since
         with flops.counting() as counted:
             lm.loss(model, batches[:1])
         if len(sources) > 1:
             shutil.rmtree(folder)
         assert score.bits_per_byte is not None
-        spent = {"seconds": time.perf_counter() - since, "flops": float(counted.flops * len(batches))}
+        spent = {"seconds": seconds, "flops": float(counted.flops * len(batches))}
         return {"loss": score.loss, "bits_per_byte": score.bits_per_byte, **spent}
 
     def _laid_out(self, known: dict[tuple[str, int], dict[str, float]], notes: list[str]) -> Report:
@@ -100,6 +103,7 @@ class Curve:
         window = f"--count {self.count} --stride {self.stride} --shape {self.shape}"
         command = f"shoestring averaging curve {self.run} --data {self.data} {window}"
         told = {**facts.gather(command), "window": f"{self.count} checkpoints, {self.stride} apart, {self.shape}"}
+        told["text"] = f"{self.data} {corpora.fingerprint(self.data)}"
         pair = Pair(AVERAGED, RAW)
         return Report("averaging", "curve", tuple(rows), tuple(points), (pair,), METRIC, tuple(notes), told)
 
