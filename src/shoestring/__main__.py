@@ -141,6 +141,25 @@ def show_report(out: Annotated[Path, typer.Argument(help="The folder of a finish
     _show(found, out)
 
 
+@app.command()
+def score(
+    model: Annotated[str, typer.Argument(help="A model's folder or Hub name.")],
+    text: Annotated[str | None, typer.Option(help="Loss and bits per byte on its dev part: a folder, python …")] = None,
+    questions: Annotated[
+        Path | None, typer.Option(help="Multiple choice: JSON lines of context, options, answer.")
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="An lm-eval-harness task, or a task file; may be repeated.")
+    ] = None,
+    include: Annotated[Path | None, typer.Option(help="A folder of your own task files.")] = None,
+) -> None:
+    """Score a saved model: on text, on questions by likelihood, on any task of lm-eval-harness."""
+    from shoestring.evaluate.saved import scores
+
+    for name, value in scores(model, text, questions, task or [], include):
+        typer.echo(f"{name}: {value:.6g}")
+
+
 def _finish(found: Report, ledger: Ledger, folder: Path) -> None:
     from shoestring.evaluate import outcome, report
 

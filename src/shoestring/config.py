@@ -137,6 +137,8 @@ def _sentences(error: ValidationError, schema: type[BaseModel]) -> list[str]:
             sentences.append(f"unknown key {key!r}{hint}")
         elif problem["type"] == "missing":
             sentences.append(f"the key {key!r} is missing")
+        elif isinstance(problem["input"], dict):  # of several keys together: the sentence names them
+            sentences.append((f"{key}: " if problem["loc"] else "") + _plain(problem["msg"]))
         else:
             sentences.append(f"{key}: {_plain(problem['msg'])}, got {_shown(problem['input'])}")
     return sentences

@@ -11,7 +11,7 @@ from pathlib import Path
 from shoestring.data import formats, hub, python_library
 from shoestring.data.splits import SPLITS, WORDS, Document, Split, choose, named_split, without_split
 
-__all__ = ["Document", "Split", "documents", "fingerprint"]
+__all__ = ["Document", "Split", "documents", "fingerprint", "whole"]
 
 BUILT_IN = "python"
 HUB_PREFIX = "hf:"
@@ -49,6 +49,12 @@ def documents(
     if missing := set(domains or seen) - seen:
         wanted, there = ", ".join(sorted(missing)), ", ".join(sorted(seen))
         raise ValueError(f"{source}: no {split} text in the domain {wanted}; it has {there}")
+
+
+def whole(source: str, text_field: str = "text") -> Iterator[Document]:
+    """All documents of a file or a folder of files, whatever split they would fall into: for text that is held out."""
+    for path, name, _ in _files(source):
+        yield from formats.read(path, name, _domain(name), lambda _: True, text_field)
 
 
 def fingerprint(source: str) -> str:

@@ -58,11 +58,18 @@ def _same(path: Path, recipe: str) -> None:
         before, now = _flat(before), _flat(now)
         for key in sorted({*before, *now} - {*_FREE}):
             if before.get(key) != now.get(key):
+                if not _begun(path.parent):
+                    break
                 raise ValueError(
                     f"{path.parent}: it holds a run with {key}={before.get(key)!r}, this one has {now.get(key)!r}: "
                     "give another --out, or delete the folder"
                 )
     _replace(path, recipe)
+
+
+def _begun(folder: Path) -> bool:
+    """Whether anything that cost something is there: a recipe that was refused leaves none behind."""
+    return any((folder / name).exists() for name in ("runs", "report.json"))
 
 
 def _replace(path: Path, text: str) -> None:

@@ -75,6 +75,8 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     fingerprint = corpora.fingerprint(text.source)
     folder = out / "tokenizer"
     if here.rank == 0:
+        if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
+            (out / "settled.json").unlink(missing_ok=True)
         _same_text(out / "text.json", text.source, fingerprint)
         documents = (document.text for document in corpora.documents(text.source, "train"))
         tokenizers.resolve(text.tokenizer, documents).save_pretrained(folder)
@@ -93,7 +95,7 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
 
 def _same_text(kept: Path, source: str, fingerprint: str) -> None:
     """Finished trajectories in a folder are not redone, so their text must be this one."""
-    if kept.exists():
+    if kept.exists() and (kept.parent / "runs").exists():
         before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
         if before != fingerprint:
             raise ValueError(

@@ -59,7 +59,10 @@ def merge(
         typer.echo(f"warning: {sentence}", err=True)
     with _progress("merging") as progress:
         merge_files(sources, out, shares, _torch(dtype), progress=progress)
-    typer.echo(f"{out}: the mean of {len(sources)} checkpoints, for evaluation or a fresh optimizer")
+    names = f"{Path(sources[0]).name} to {Path(sources[-1]).name}"
+    typer.echo(f"{out}: the mean of {len(sources)} checkpoints, {names}, for evaluation or a fresh optimizer")
+    if not (out / "config.json").exists():
+        typer.echo(f"{out}: weights alone; put the model's config.json beside them to load it by name", err=True)
 
 
 @app.command()
@@ -82,7 +85,7 @@ def sweep(
 def curve(
     run: _Run,
     data: Annotated[
-        str, typer.Option(help="Held-out text: a file, a folder, python, or hf:NAME; its dev part is scored.")
+        str, typer.Option(help="Held-out text: a file, scored whole; or a folder, python, hf:NAME: the dev part.")
     ],
     out: Annotated[Path, typer.Option(help="The folder for the report; the same command again goes on.")] = Path(
         "out/curve"
@@ -92,8 +95,8 @@ def curve(
     shape: Annotated[Shape, typer.Option(help="The cool-down to imitate.")] = Shape.linear,
     tokens: Annotated[int, typer.Option(min=1, help="At most so many tokens are scored.")] = 65536,
     length: Annotated[
-        int, typer.Option(min=2, help="Tokens a window of text; no more than the model's context.")
-    ] = 128,
+        int | None, typer.Option(min=2, help="Tokens a window of text; the model's context, to 1024, unless said.")
+    ] = None,
 ) -> None:
     """What if I cooled down now: the loss of each checkpoint beside that of the average that ends with it."""
     from rich.console import Console
@@ -141,6 +144,14 @@ def _progress(what: str) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    bar = Bar(*columns, console=Console(stderr=True))
+    task = bar.add_task(what, total=None)
+
+    def show(done: int, total: int) -> None:
+        bar.start()  # only now: what is refused at once shows no bar
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield show
+    finally:
+        bar.stop()

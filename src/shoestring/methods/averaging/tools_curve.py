@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerFast
 
 from shoestring import runtime
 from shoestring.cost import Cost, flops
-from shoestring.data import corpora
+from shoestring.data import corpora, tokenizers
 from shoestring.data.batches import windows
-from shoestring.data.tokens import packed
+from shoestring.data.tokens import Tokens, pack, packed
 from shoestring.evaluate import facts, lm
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
 from shoestring.methods.averaging.average import Shape, decay_weights
@@ -41,7 +42,7 @@ class Curve:
     stride: int
     shape: Shape
     tokens: int
-    length: int
+    length: int | None
 
     def report(self) -> Report:
         """Measure what is not yet measured, and lay both rows side by side. Raises ValueError as `find` and `merge`."""
@@ -74,8 +75,8 @@ class Curve:
         model, tokenizer = pretrained.load(str(folder), torch.float32)
         here = runtime.current()
         model.to(here.device)
-        text = packed(self.data, "dev", tokenizer)
-        batches = list(windows(text, self.length, 16, self.tokens))
+        text = self._text(tokenizer)
+        batches = list(windows(text, self._length(model.config), 16, self.tokens))
         scored = sum(int((batch["labels"] >= 0).sum()) for batch in batches)
         score = lm.loss(model, batches, round(scored * text.bytes_per_token), here.autocast())
         seconds = time.perf_counter() - since
@@ -86,6 +87,19 @@ class Curve:
         assert score.bits_per_byte is not None
         spent = {"seconds": seconds, "flops": float(counted.flops * len(batches))}
         return {"loss": score.loss, "bits_per_byte": score.bits_per_byte, **spent}
+
+    def _text(self, tokenizer: PreTrainedTokenizerFast) -> Tokens:
+        """A file by itself is scored whole; of all else, the dev part."""
+        if not Path(self.data).is_file():
+            return packed(self.data, "dev", tokenizer)
+        folder = self.out / f".curve-text-{tokenizers.fingerprint(tokenizer)}-{corpora.fingerprint(self.data)}"
+        return Tokens.load(folder) if folder.exists() else pack(corpora.whole(self.data), tokenizer, folder)
+
+    def _length(self, config: PretrainedConfig) -> int:
+        context = int(config.max_position_embeddings)
+        if self.length is not None and self.length > context:
+            raise ValueError(f"--length {self.length}: the model's context is {context} tokens; expected no more")
+        return self.length or min(context, 1024)
 
     def _laid_out(self, known: dict[tuple[str, int], dict[str, float]], notes: list[str]) -> Report:
         rows, points = [], []
@@ -101,6 +115,7 @@ class Curve:
             rows.append(Row(row, row == RAW, scores, cost))
         notes.append("Costs are of one measurement, the averaging included: the training was paid for before.")
         window = f"--count {self.count} --stride {self.stride} --shape {self.shape}"
+        window += f" --tokens {self.tokens}" + (f" --length {self.length}" if self.length is not None else "")
         command = f"shoestring averaging curve {self.run} --data {self.data} {window}"
         told = {**facts.gather(command), "window": f"{self.count} checkpoints, {self.stride} apart, {self.shape}"}
         told["text"] = f"{self.data} {corpora.fingerprint(self.data)}"
