@@ -248,11 +248,11 @@ def _raw_alone(group: str, seeds: Sequence[Outcome]) -> list[str]:
 
 
 def _warned(group: str, seeds: Sequence[Outcome]) -> list[str]:
-    return [
-        f"{group}, seed {outcome.seed}, last window: {sentence}"
-        for outcome in seeds
-        for sentence in outcome.runs["trunk"].warnings
-    ]
+    doubtful = [outcome.runs["trunk"].warnings for outcome in seeds if outcome.runs["trunk"].warnings]
+    if not doubtful:
+        return []
+    said = f"in {len(doubtful)} of {len(seeds)} seeds something speaks against averaging all snapshots held at the end"
+    return [f"{group}: {said}, such as: {doubtful[0][-1]}"]
 
 
 def _mean(costs: Any) -> Cost:
