@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -22,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -282,28 +280,11 @@ def show(rows: list[dict[str, Any]]) -> None:
 
 
 def keep(file: Path, rows: list[dict[str, Any]]) -> None:
-    import importlib.metadata
+    from shoestring.evaluate import facts
 
-    here = Path(__file__).resolve().parent
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    machine = {
-        "cpus": len(os.sched_getaffinity(0)),
-        "memory_gib": round(memory, 1),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": importlib.metadata.version("torch"),
-    }
-    record = {
-        "benchmark": "averaging",
-        "command": " ".join(["python", "benchmarks/averaging.py", *sys.argv[1:]]),
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": machine,
-        "rows": rows,
-    }
+    told = facts.gather(" ".join(["python", "benchmarks/averaging.py", *sys.argv[1:]]))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(record, indent=1) + "\n")
+    file.write_text(json.dumps({"benchmark": "averaging", **told, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

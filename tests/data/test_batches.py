@@ -133,7 +133,7 @@ def test_windows_overlap_by_one_and_the_last_is_filled_up():
     batch_size=st.integers(1, 6),
     limit=st.none() | st.integers(1, 120),
 )
-def test_every_token_but_the_first_is_a_target_once(count, length, batch_size, limit):
+def test_every_token_but_the_first_is_a_target_once_or_as_many_as_the_limit_lets(count, length, batch_size, limit):
     targets = []
     for batch in windows(counted(count), length, batch_size, limit):
         input_ids, labels = batch["input_ids"], batch["labels"]
@@ -143,7 +143,18 @@ def test_every_token_but_the_first_is_a_target_once(count, length, batch_size, l
         for row, column in (labels != -100).nonzero().tolist():
             assert labels[row, column] == input_ids[row, column] == input_ids[row, column - 1] + 1
             targets.append(int(labels[row, column]))
-    assert targets == list(range(1, min(count, (limit or count) + 1)))
+    if limit is None or limit >= count - 1:
+        assert targets == list(range(1, count))
+    elif limit < length - 1:
+        assert targets == list(range(1, limit + 1))
+    else:
+        assert targets == sorted(set(targets))
+        assert len(targets) == limit // (length - 1) * (length - 1)
+
+
+def test_limited_windows_are_spread_over_the_text():
+    (batch,) = windows(counted(101), length=11, batch_size=8, limit=40)
+    assert batch["input_ids"][:, 0].tolist() == [0, 20, 50, 70]
 
 
 def test_windows_in_a_bare_loop_score_as_one_long_window_does():
