@@ -51,7 +51,7 @@ def test_the_hash_gives_about_the_shares():
 NAMED = [set(names) for names in chain.from_iterable(combinations(SPLITS, count) for count in range(4))]
 
 
-@pytest.mark.parametrize("named", NAMED, ids=str)
+@pytest.mark.parametrize("named", NAMED, ids=lambda named: " ".join(sorted(named)))
 @given(text=st.text())
 def test_each_text_of_each_kind_of_file_is_in_at_most_one_split(named, text):
     for kind in (*named, None):

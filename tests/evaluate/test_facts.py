@@ -30,18 +30,20 @@ def test_what_is_gathered() -> None:
 
 def test_the_commit_is_the_checkouts_or_else_the_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
-    package = tmp_path / "package"
-    package.mkdir()
+    package = tmp_path / "src" / "package"
+    package.mkdir(parents=True)
     monkeypatch.setattr(facts, "__file__", str(package / "facts.py"))
     assert facts.commit() == f"version {shoestring.__version__}"
     (package / "facts.py").write_text("1")
+    (tmp_path / "src" / "other").mkdir()
+    (tmp_path / "src" / "other" / "file.py").write_text("1")
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *command], check=True, capture_output=True)
     head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
     assert facts.commit() == head[:12]
-    (tmp_path / "beside").write_text("not of the package, and not tracked")
+    (tmp_path / "beside").write_text("not of the sources, and not tracked")
     assert facts.commit() == head[:12]
-    (package / "facts.py").write_text("2")
+    (tmp_path / "src" / "other" / "file.py").write_text("2")
     assert facts.commit() == head[:12] + "+"
 
 

@@ -52,7 +52,7 @@ def test_how_fast_it_runs_may_change(tmp_path: Path) -> None:
 )
 def test_another_recipe_is_refused_by_key_and_leaves_the_first(tmp_path: Path, other: str, named: str) -> None:
     with outcome.opened(tmp_path, RECIPE):
-        pass
+        (tmp_path / "runs").mkdir()
     with (
         pytest.raises(ValueError, match=f"{named}: give another --out, or delete the folder"),
         outcome.opened(tmp_path, other),
@@ -99,3 +99,19 @@ def test_the_ledger_is_written_whole(tmp_path: Path) -> None:
     assert back.keys() == {"train"}
     assert back["train"]["tokens"] == 7
     assert [path.name for path in tmp_path.iterdir()] == ["ledger.json"]
+
+
+def test_a_recipe_that_came_to_nothing_makes_room_for_another(tmp_path: Path) -> None:
+    with outcome.opened(tmp_path, RECIPE):
+        pass
+    other = RECIPE.replace("3", "4")
+    with outcome.opened(tmp_path, other):
+        assert (tmp_path / "recipe.yaml").read_text() == other
+
+
+def test_facts_are_of_the_first_start_and_name_a_later_commit(tmp_path: Path) -> None:
+    first = {"command": "shoestring run a b", "commit": "aaa"}
+    assert outcome.kept_facts(tmp_path, first) == first
+    assert outcome.kept_facts(tmp_path, {"command": "again", "commit": "aaa"}) == first
+    later = outcome.kept_facts(tmp_path, {"command": "again", "commit": "bbb"})
+    assert later == {"command": "shoestring run a b", "commit": "aaa, gone on with at bbb"}

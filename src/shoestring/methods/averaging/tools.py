@@ -52,7 +52,7 @@ def merge(
     from shoestring.methods.averaging.doubts import doubts
 
     sources = _sources(checkpoints)[-last if last else None :]
-    if len(sources) < 2:
+    if len(sources) < 2 and Path(sources[0]).exists():
         raise ValueError(f"{sources[0]}: the only checkpoint; an average takes two or more")
     shares = _numbers(weights) if weights else decay_weights(len(sources), shape.value)
     for sentence in doubts(sources):
