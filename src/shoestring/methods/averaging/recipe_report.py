@@ -44,7 +44,6 @@ def report(recipe: Recipe, name: str, outcomes: Sequence[Outcome], facts: Mappin
             for row in _spiked(accident, seeds, chosen, notes):
                 rows.append(row.row)
                 points.extend(row.points)
-            pairs.extend(_pairs(accident, [row for row in rows if row.group == accident]))
     if not rows:
         raise ValueError(f"every run diverged: {'; '.join(notes)}: lower the learning rates")
     notes.append(
