@@ -69,7 +69,7 @@ def train(
             for group in run.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * schedule(run.step)
         # the loss is held until the next one is there: with nothing left above it, glibc would hand the whole graph's
-        # memory back to the system after each step and fault it in again in the next (measured: 2 % of a small step)
+        # memory back to the system after each step and fault it in again in the next
         sums, _held = _gradients(run, objective, batches, accumulate, step_flops, here)
         run.loss = _checked_mean(sums, run)
         # DDP and FSDP2 mean the gradients over the processes; these are sums

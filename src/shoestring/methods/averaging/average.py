@@ -34,7 +34,7 @@ def average(
     result. It lies on the newest state's devices and shares no memory with the states.
     Raises ValueError where the states differ in names, shapes or kinds, or where one holds NaN or an infinity.
 
-    Sanyal et al. 2023 (LAWA), section 3; weights that are not alike: see `decay_weights`.
+    Sanyal et al. 2023 (LAWA) for weights that are all alike; for others see `decay_weights`.
     """
     if not states:
         raise ValueError("there are no states to average: give at least one")

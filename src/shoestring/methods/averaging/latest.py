@@ -23,7 +23,7 @@ class Latest:
     FSDP2 each process keeps its own shards, so that neither keeping nor averaging needs communication; `average` then
     gives the shards of this process. The run is never changed. Without a run, call `take` with the model and the step.
 
-    Sanyal et al. 2023 (LAWA), Algorithm 1: a moving window, as the text has it.
+    Sanyal et al. 2023 (LAWA): a moving window, as the text has it; its code averages disjoint blocks.
     """
 
     def __init__(self, count: int, every: int = 1, start: int = 0) -> None:
