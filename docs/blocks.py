@@ -7,20 +7,24 @@ import html
 import json
 import os
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from shoestring.evaluate import records, tables
+from shoestring.evaluate import pictures, records, scatter, tables
 from shoestring.evaluate.quantities import number
 from shoestring.evaluate.report import Report
 from shoestring.evaluate.savings import savings
 
 ORIGIN = ("command", "date", "commit", "machine")
 NAME = r"[a-z0-9]+(?:[_.-][a-z0-9]+)*"
-RESULTS = re.compile(rf"results ({NAME})/({NAME}) (table|savings|notes|picture)")
+RESULTS = re.compile(rf"results ({NAME})/({NAME}) (table|savings|notes|picture|scatter)")
 _RECORD = ("room", "recipe", "metric", "rows", "points", "pairs", "notes", "facts")
+PICTURES = ("picture", "scatter")
 
 
 def block(path: Path, what: str, root: Path) -> str:
@@ -30,16 +34,17 @@ def block(path: Path, what: str, root: Path) -> str:
     asked = RESULTS.fullmatch(what)
     if asked is None:
         raise ValueError(
-            f"{path}: unknown block {what!r}: expected 'results ROOM/RECIPE table', 'savings', 'notes' or 'picture'"
+            f"{path}: unknown block {what!r}: expected 'results ROOM/RECIPE table', 'savings', 'notes', 'picture' "
+            "or 'scatter'"
         )
     room, recipe, kind = asked.groups()
     if room == "benchmarks":
         if kind != "table":
             raise ValueError(f"{path}: the block {what!r}: a benchmark has a table only")
         return _benchmark(root, recipe)
-    if kind == "picture":
-        return _picture(path, root, room, recipe)
     report, origin = load(root, room, recipe)
+    if kind in PICTURES:
+        return "".join(_picture(path, drawing) for drawing in drawings(root, room, recipe, kind))
     if kind == "savings":
         return "".join(f"- {_escaped(sentence)}\n" for sentence in savings(report))
     if kind == "notes":
@@ -61,8 +66,10 @@ def _rows(report: Report) -> str:
 def load(root: Path, room: str, recipe: str) -> tuple[Report, str]:
     """The report that is kept, and the line that says where it comes from."""
     path = _results(root, room, recipe)
-    result = records.keys(_json(path), ("room", "recipe", *ORIGIN, *_RECORD[2:], "savings"), f"{path}")
-    return records.parse({key: result[key] for key in _RECORD}, f"{path}"), _origin(result)
+    expected = ("room", "recipe", *ORIGIN, *_RECORD[2:], "savings")
+    result = records.keys(_json(path), expected, f"{path}", optional=("scatters",))
+    record = {key: result[key] for key in (*_RECORD, "scatters") if key in result}
+    return records.parse(record, f"{path}"), _origin(result)
 
 
 def _benchmark(root: Path, name: str) -> str:
@@ -117,19 +124,42 @@ def cards(root: Path) -> list[Path]:
     return sorted((root / "src" / "shoestring" / "methods").glob("*/README.md"))
 
 
-def _picture(path: Path, root: Path, room: str, recipe: str) -> str:
+@dataclass(frozen=True)
+class Drawing:
+    """A picture of kept results: its files for light and dark ground, what to say where it is not seen, and its SVG."""
+
+    light: Path
+    dark: Path
+    says: str
+    draw: Callable[[], str]
+
+
+def drawings(root: Path, room: str, recipe: str, kind: str) -> list[Drawing]:
+    """The pictures that a block shows: of kind 'picture' one, of kind 'scatter' one for each y."""
     report, _ = load(root, room, recipe)
-    files = picture_files(root, room, recipe)
-    light, dark = (os.path.relpath(files[ground], path.parent) for ground in ("light", "dark"))
-    says = " ".join([f"{report.room}, {report.recipe}: {report.metric} against steps.", *savings(report)[:1]])
+    if kind == "picture":
+        says = " ".join([f"{report.room}, {report.recipe}: {report.metric} against steps.", *savings(report)[:1]])
+        return [_drawing(root, f"{room}-{recipe}", says, partial(pictures.curves, report, "step"))]
+    clouds = scatter.pictured(report)
+    if not clouds:
+        raise ValueError(f"{_results(root, room, recipe)}: the report has no scatters that a block could show")
+    return [
+        _drawing(root, f"{room}-{recipe}-scatter{number}", scatter.says(panels), partial(scatter.cloud, panels))
+        for number, panels in enumerate(clouds.values(), start=1)
+    ]
+
+
+def _drawing(root: Path, name: str, says: str, draw: Callable[[], str]) -> Drawing:
+    light, dark = (root / "docs" / "pictures" / f"{name}-{ground}.svg" for ground in ("light", "dark"))
+    return Drawing(light, dark, says, draw)
+
+
+def _picture(path: Path, drawing: Drawing) -> str:
+    light, dark = (os.path.relpath(file, path.parent) for file in (drawing.light, drawing.dark))
     return (
         f'<picture>\n<source media="(prefers-color-scheme: dark)" srcset="{dark}">\n'
-        f'<img src="{light}" alt="{html.escape(says)}" width="100%">\n</picture>\n'
+        f'<img src="{light}" alt="{html.escape(drawing.says)}" width="100%">\n</picture>\n'
     )
-
-
-def picture_files(root: Path, room: str, recipe: str) -> dict[str, Path]:
-    return {ground: root / "docs" / "pictures" / f"{room}-{recipe}-{ground}.svg" for ground in ("light", "dark")}
 
 
 def seal(root: Path, room: str, recipe: str) -> str:

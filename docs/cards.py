@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blocks import NAME, ORIGIN, RESULTS, block, cards, load, picture_files, seal
+from blocks import NAME, ORIGIN, PICTURES, RESULTS, block, cards, drawings, seal
 
-from shoestring.evaluate import pictures, records
+from shoestring.evaluate import records
 from shoestring.evaluate.canvas import darkened
 from shoestring.evaluate.report import read
 from shoestring.evaluate.savings import saving
@@ -60,8 +60,8 @@ def write(root: Path) -> list[Path]:
         if written != text:
             path.write_text(written, encoding="utf-8")
             changed.append(path)
-        for room, recipe in _pictured(written):
-            changed += _draw(root, room, recipe)
+        for room, recipe, kind in _pictured(written):
+            changed += _draw(root, room, recipe, kind)
     return changed
 
 
@@ -72,10 +72,12 @@ def check(root: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         if rewritten(path, text, root) != text:
             wrong.append(f"{path.relative_to(root)}: a block differs from its results: run `make cards`")
-        for room, recipe in _pictured(text):
-            for picture in picture_files(root, room, recipe).values():
-                if not picture.exists() or not picture.read_text(encoding="utf-8").startswith(seal(root, room, recipe)):
-                    wrong.append(f"{picture.relative_to(root)}: not drawn from its results: run `make cards`")
+        for room, recipe, kind in _pictured(text):
+            mark = seal(root, room, recipe)
+            for drawing in drawings(root, room, recipe, kind):
+                for picture in (drawing.light, drawing.dark):
+                    if not _sealed(picture, mark):
+                        wrong.append(f"{picture.relative_to(root)}: not drawn from its results: run `make cards`")
     return wrong
 
 
@@ -98,22 +100,28 @@ def rewritten(path: Path, text: str, root: Path) -> str:
     return "".join([*parts, text[position:]])
 
 
-def _pictured(text: str) -> Iterator[tuple[str, str]]:
+def _pictured(text: str) -> Iterator[tuple[str, str, str]]:
+    """Room, recipe and kind of each block of pictures."""
     for start in _START.finditer(text):
         asked = RESULTS.fullmatch(start[1])
-        if asked and asked[3] == "picture":
-            yield asked[1], asked[2]
+        if asked and asked[3] in PICTURES:
+            yield asked[1], asked[2], asked[3]
 
 
-def _draw(root: Path, room: str, recipe: str) -> list[Path]:
-    report, _ = load(root, room, recipe)
-    mark, light, drawn = seal(root, room, recipe), pictures.curves(report, "step"), []
-    for ground, path in picture_files(root, room, recipe).items():
-        if not path.exists() or not path.read_text(encoding="utf-8").startswith(mark):
+def _draw(root: Path, room: str, recipe: str, kind: str) -> list[Path]:
+    mark, drawn = seal(root, room, recipe), []
+    for drawing in drawings(root, room, recipe, kind):
+        stale = [path for path in (drawing.light, drawing.dark) if not _sealed(path, mark)]
+        light = drawing.draw() if stale else ""
+        for path in stale:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(mark + (darkened(light) if ground == "dark" else light), encoding="utf-8")
-            drawn.append(path)
+            path.write_text(mark + (darkened(light) if path == drawing.dark else light), encoding="utf-8")
+        drawn += stale
     return drawn
+
+
+def _sealed(path: Path, mark: str) -> bool:
+    return path.exists() and path.read_text(encoding="utf-8").startswith(mark)
 
 
 def _lines(result: dict[str, Any]) -> str:

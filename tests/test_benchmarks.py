@@ -175,3 +175,80 @@ def test_engine_refuses_counts_below_one(engine, monkeypatch, capsys, option):
     with pytest.raises(SystemExit):
         engine.main()
     assert f"{option} is 0: expected one or more" in capsys.readouterr().err
+
+
+@pytest.fixture
+def search() -> ModuleType:
+    return script("search")
+
+
+def test_search_runs_at_toy_size(search, monkeypatch, tmp_path, capsys):
+    threads, kept = torch.get_num_threads(), tmp_path / "new" / "search.json"
+    monkeypatch.setattr(sys, "argv", ["search.py", "--quick", "--json", str(kept)])
+    search.main()
+    assert torch.get_num_threads() == threads
+    record = json.loads(kept.read_text())
+    assert record.keys() >= {"benchmark", "command", "date", "commit", "machine", "rows"}
+    measured = {row["measured"]: row for row in record["rows"]}
+    assert list(measured) == ["ours", "published", "forward", "kernel in integers", "kernel in floats", "memory"]
+    assert measured["ours"]["ours / it"] == measured["kernel in integers"]["ours / it"] == 1.0
+    assert all(row["networks/s"] > 0 for row in record["rows"][:3])
+    assert measured["published"]["same kernel"] == "3 of 3"
+    assert measured["memory"]["networks"] == 20
+    assert "x as fast as the published procedure, " in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_published_procedure_counts_what_each_two_images_agree_in(search):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
+    model[0].load_state_dict({"weight": torch.tensor([[1.0, 0], [0, 1], [-1, 0]]), "bias": torch.zeros(3)})
+    images = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])  # codes 110, 100, 001
+    assert search.published_kernel(model, images).tolist() == [[3, 2, 0], [2, 3, 1], [0, 1, 3]]
+    assert model[0].weight.grad is not None
+
+
+def test_the_published_procedure_leaves_out_what_no_gradient_reached(search):
+    class Two(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.lost = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()), torch.nn.ReLU()
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            self.lost(images)
+            return self.used(images)
+
+    assert search.published_kernel(Two(), torch.randn(4, 2))[0, 0] == 3
+
+
+def test_search_refuses_a_kernel_that_is_not_the_same(search, monkeypatch):
+    space, images = search.Cells201(2, 1), torch.randn(4, 3, 8, 8)
+    cell = ("nor_conv_3x3",) * 6
+    assert search.check(space, cell, images)
+    right = search.published_kernel
+
+    def wrong(model: torch.nn.Module, given: torch.Tensor) -> object:
+        found = right(model, given)
+        found[0, 1] += 1
+        return found
+
+    monkeypatch.setattr(search, "published_kernel", wrong)
+    with pytest.raises(RuntimeError, match=r"void: the kernels of \|nor_conv_3x3~0\|.* are 1 of [0-9]+ units apart"):
+        search.check(space, cell, images)
+
+
+def test_search_tells_how_far_memory_rose_after_the_first_tenth(search, monkeypatch):
+    seen = [90, 50, *[52] * 10, 57, *[51] * 7]
+    answer = argparse.Namespace(returncode=0, stdout=f"words\n{json.dumps([mb * search.MB for mb in seen])}\n")
+    monkeypatch.setattr(search.subprocess, "run", lambda *_, **__: answer)
+    row = search.memory(argparse.Namespace(memory=20))
+    assert (row["MB after a tenth"], row["MB more at most"]) == (50.0, 7.0)
+    monkeypatch.setattr(search.subprocess, "run", lambda *_, **__: argparse.Namespace(returncode=1, stderr="no memory"))
+    with pytest.raises(RuntimeError, match="failed:\nno memory"):
+        search.memory(argparse.Namespace(memory=20))
+
+
+@pytest.mark.parametrize(("option", "least"), [("--cells", 1), ("--samples", 2), ("--memory", 10), ("--repeats", 1)])
+def test_search_refuses_counts_that_measure_nothing(search, monkeypatch, capsys, option, least):
+    monkeypatch.setattr(sys, "argv", ["search.py", option, "0"])
+    with pytest.raises(SystemExit):
+        search.main()
+    assert f"{option} is 0: expected {least} or more" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The cards: on a tree made up for the purpose, and then on this repository: no figure there was typed by hand."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shoestring.cost import Cost
-from shoestring.evaluate.report import Pair, Point, Report, Row, Score, write
+from shoestring.evaluate.report import Pair, Point, Report, Row, Scatter, Score, write
 
 ROOT = Path(__file__).resolve().parent.parent
 ORIGIN = {
@@ -117,13 +118,39 @@ def test_what_is_kept_holds_the_whole_report(cards, root):
         *("metric", "rows", "points", "pairs", "notes", "facts", "savings"),
     ]
     assert kept["savings"][0]["fractions"]["step"] == {"mean": 0.9, "sd": 0.0, "n": 2}
-    assert cards.load(root, "averaging", "cpu")[0] == report()
+    from blocks import load
+
+    assert load(root, "averaging", "cpu")[0] == report()
 
 
 def test_writing_twice_changes_nothing(cards, root):
     cards.keep(root / "out", root)
     assert len(cards.write(root)) == 4
     assert cards.write(root) == []
+
+
+def test_a_card_shows_the_scatters_one_picture_a_quantity(cards, root, capsys, monkeypatch):
+    monkeypatch.setattr("shoestring.evaluate.scatter.cloud", lambda panels, *_: f"<svg>{panels[0].y} #0072b2</svg>")
+    panels = tuple(
+        Scatter(title, "score", y, (("", 1.0, 2.0),), f"<{title}> rises.") for y in ("C10", "C100") for title in "ab"
+    )
+    write(dataclasses.replace(report(), scatters=panels), root / "out")
+    readme, pictures = root / "README.md", root / "docs/pictures"
+    readme.write_text("<!-- results averaging/cpu scatter -->\n<!-- end -->\n")
+    cards.keep(root / "out", root)
+    cards.write(root)
+    assert cards.check(root) == []
+    text = readme.read_text()
+    assert text.count("<picture>") == 2
+    assert 'src="docs/pictures/averaging-cpu-scatter2-light.svg" alt="&lt;a&gt; rises. &lt;b&gt; rises."' in text
+    assert "C10 #0072b2" in (pictures / "averaging-cpu-scatter1-light.svg").read_text()
+    assert "C100 #56b4e9" in (pictures / "averaging-cpu-scatter2-dark.svg").read_text()
+    assert cards.write(root) == []
+    (pictures / "averaging-cpu-scatter2-dark.svg").unlink()
+    assert cards.check(root) == [
+        "docs/pictures/averaging-cpu-scatter2-dark.svg: not drawn from its results: run `make cards`"
+    ]
+    assert cards.write(root) == [pictures / "averaging-cpu-scatter2-dark.svg"]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +200,7 @@ def test_a_benchmark_has_a_table_of_its_own_columns(cards, root):
         ("<!-- rooms -->\n<!-- rooms -->\n<!-- end -->\n", "has no end"),
         ("<!-- results averaging/cpu chart -->\n<!-- end -->\n", "unknown block 'results averaging/cpu chart'"),
         ("<!-- results ../../etc/cpu table -->\n<!-- end -->\n", "unknown block"),
+        ("<!-- results averaging/cpu scatter -->\n<!-- end -->\n", "the report has no scatters"),
         ("<!-- results benchmarks/x picture -->\n<!-- end -->\n", "a benchmark has a table only"),
         ("<!-- results mixing/cpu table -->\n<!-- end -->\n", "no such results"),
     ],

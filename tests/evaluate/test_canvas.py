@@ -73,6 +73,12 @@ def test_a_narrow_picture_stacks_its_panels():
     assert high > 1.5 * low
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+def test_no_panel_is_left_empty(count):
+    found = svg([f"group {index}" for index in range(count)], WIDE, diagonal, "loss")
+    assert len(re.findall(r'<g id="axes_\d+">', found)) == count
+
+
 def test_names_are_text_and_neither_markup_nor_formula():
     def draw(axes, group):
         axes.plot([0, 1], [0, 1], label="<script>alert('$x$ & $y$')</script> 学")

@@ -1,6 +1,7 @@
 """The page: whole in one file, safe with any name, and what it shows."""
 
 import base64
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -9,7 +10,7 @@ import pytest
 
 from shoestring.cost import Cost, Ledger
 from shoestring.evaluate.page import page, phases
-from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
+from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -131,9 +132,32 @@ def test_light_and_dark_wide_and_narrow_each_have_a_picture(tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_what_is_not_there_is_not_shown(tmp_path):
     text = page(report(curves=False), tmp_path)
-    for heading in ("Along the way", "Cost by phase", "Recipe", "Notes"):
+    for heading in ("Along the way", "Point by point", "Cost by phase", "Recipe", "Notes"):
         assert f"<h2>{heading}" not in text
     assert "no saving can be stated" in text
+
+
+def test_scatters_stand_by_their_y_each_with_its_words(tmp_path):
+    panels = [
+        Scatter(f"{proxy}: τ 0.5", proxy, y, (("", 1.0, 2.0), ("", 2.0, 3.0)), f"{proxy} and {y} rise.")
+        for y in ("C10", "C100")
+        for proxy in ("naswot", EVIL)
+    ]
+    text = page(dataclasses.replace(report(curves=False), scatters=tuple(panels)), tmp_path)
+    found = Found(text)
+    said = " ".join(found.text)
+    assert said.index("Scores and what") < said.index("Point by point") < said.index("C10") < said.index("C100")
+    assert f"naswot and C100 rise. {EVIL} and C100 rise." in said
+    assert "script" not in found.tags
+    assert len([value for name, value in found.attributes if name in ("src", "srcset")]) == 3 * 4
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_which_way_is_better_is_said(tmp_path):
+    assert "Lower is better." in page(report(curves=False), tmp_path)
+    turned = page(dataclasses.replace(report(), lower_is_better=False), tmp_path)
+    assert "Higher is better." in turned
+    assert "Lower" not in turned
 
 
 def test_a_large_report_stays_small(tmp_path):

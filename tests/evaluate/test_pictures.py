@@ -106,5 +106,14 @@ def test_where_higher_is_better_the_picture_is_drawn_too():
     assert "98 ± 0 %" in texts(pictures.curves(report(lower_is_better=False), "step"))
 
 
+def test_a_group_that_was_not_scored_by_the_metric_has_no_panel():
+    whole = report(groups=("low", "high"))
+    other = Row("alone", False, {"seconds": Score.of([1.0])}, Cost(), "other")
+    found = Report("a", "b", (*whole.rows, other), whole.points, whole.pairs, "dev loss")
+    for picture in (pictures.quality(found), pictures.curves(found, "step")):
+        assert {"low", "high"} <= set(texts(picture))
+        assert "other" not in texts(picture)
+
+
 def test_the_same_report_gives_the_same_bytes():
     assert pictures.curves(report(), "flops") == pictures.curves(report(), "flops")

@@ -1,5 +1,6 @@
 """Records: the shape on paper, there and back, and each thing that can be wrong with one."""
 
+import dataclasses
 import json
 import math
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from shoestring.cost import Cost
 from shoestring.evaluate.records import as_record, cost, parse, row_record
-from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
+from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 
 REPORT = Report(
     "averaging",
@@ -20,6 +21,7 @@ REPORT = Report(
     "dev loss",
     ("a note",),
     {"command": "shoestring run"},
+    scatters=(Scatter("a title", "score", "accuracy", (("", 1.5, 92.0), ("cut", -3.0, 10.0)), "It rises."),),
 )
 
 
@@ -42,6 +44,25 @@ def test_a_row_by_hand():
 
 def test_there_and_back_through_json():
     assert parse(json.loads(json.dumps(as_record(REPORT))), "here") == REPORT
+
+
+def test_a_scatter_by_hand():
+    assert as_record(REPORT)["scatters"] == [
+        {
+            "title": "a title",
+            "x": "score",
+            "y": "accuracy",
+            "points": [["", 1.5, 92], ["cut", -3, 10]],
+            "says": "It rises.",
+        }
+    ]
+
+
+def test_a_report_without_scatters_is_written_and_read_as_it_was_before_there_were_any():
+    bare = dataclasses.replace(REPORT, scatters=())
+    record = as_record(bare)
+    assert "scatters" not in record
+    assert parse(record, "here") == bare
 
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
@@ -72,6 +93,12 @@ BROKEN = [
     (("points", 0, "row"), "ema", "here: the report has no row 'ema'"),
     (("notes", 0), 1, r"notes\[0\]: expected a string"),
     (("facts",), [], "facts: expected an object"),
+    (("scatters",), {}, "scatters: expected a list"),
+    (("scatters", 0, "x"), 1, r"scatters\[0\].x: expected a string"),
+    (("scatters", 0, "points"), [], r"scatters\[0\]: the scatter 'a title' has no points"),
+    (("scatters", 0, "points", 1), ["", 1], r"scatters\[0\]: points\[1\]: expected a list of label, x and y"),
+    (("scatters", 0, "points", 1, 1), "x", r"points\[1\]: x: expected a finite number"),
+    (("scatters", 0, "points", 1, 0), 1, r"points\[1\]: label: expected a string"),
 ]
 
 

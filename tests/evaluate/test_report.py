@@ -1,5 +1,6 @@
 """The report on disk: its exact shape, there and back, what a broken or missing file says; and the light import."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import sys
 import pytest
 
 from shoestring.cost import CURRENCIES, Cost
-from shoestring.evaluate.report import Pair, Point, Report, Row, Score, compare, read, table, write
+from shoestring.evaluate.report import Pair, Point, Report, Row, Scatter, Score, compare, read, table, write
 
 
 @pytest.fixture
@@ -50,6 +51,22 @@ def test_report_json_has_these_keys_and_no_others(report, tmp_path):
 def test_there_and_back(report, tmp_path):
     write(report, tmp_path / "new" / "run")
     assert read(tmp_path / "new" / "run") == report
+
+
+def test_scatters_go_there_and_back_as_lines_of_their_own(report, tmp_path, monkeypatch):
+    monkeypatch.setattr("shoestring.evaluate.scatter.cloud", lambda *_: "<svg></svg>")
+    panel = Scatter("naswot", "score", "accuracy", (("", 0.1, 92.5), ("cut", -3.0, 10.0)), "It rises.")
+    found = dataclasses.replace(report, scatters=(panel, dataclasses.replace(panel, title="flops")))
+    write(report, tmp_path)
+    assert '"scatter"' not in (tmp_path / "log.jsonl").read_text()
+    write(found, tmp_path)
+    write(found, tmp_path)
+    assert (tmp_path / "log.jsonl").read_text().count('"kind": "scatter"') == 2
+    assert read(tmp_path) == found
+    log = tmp_path / "log.jsonl"
+    log.write_text(log.read_text().replace("92.5", "NaN"))
+    with pytest.raises(ValueError, match=r"log.jsonl line 16: points\[0\]: y: expected a finite number"):
+        read(tmp_path)
 
 
 def test_the_log_keeps_what_others_wrote_and_is_written_twice_alike(report, tmp_path):

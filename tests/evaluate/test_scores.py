@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring.cost import Cost
-from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
+from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 
 
 def row(name: str = "raw", twin: bool = True, group: str = "") -> Row:
@@ -17,6 +17,10 @@ def row(name: str = "raw", twin: bool = True, group: str = "") -> Row:
 
 def point(name: str = "raw", seed: int = 0, step: int = 1, loss: float = 2.0) -> Point:
     return Point(name, seed, step, 1.0, 1.0, 1.0, {"dev loss": loss})
+
+
+def scatter(*places: float) -> Scatter:
+    return Scatter("naswot", "score", "accuracy", (("", *(places or (1.0, 2.0))),), "Of no use.")
 
 
 def report(**changes: object) -> Report:
@@ -77,8 +81,17 @@ def test_groups_and_metrics_keep_their_order():
         ({"metric": "accuracy"}, "no row of the report has the score 'accuracy'"),
         ({"points": (point("lawa"),)}, "the report has no row 'lawa'"),
         ({"pairs": (Pair("lawa", "raw"),)}, "the report has no row 'lawa'"),
+        ({"scatters": (scatter(), scatter())}, "two scatters of 'accuracy' are titled 'naswot'"),
     ],
 )
 def test_a_report_that_does_not_hang_together_is_refused(changes, told):
     with pytest.raises(ValueError, match=told):
         report(**changes)
+
+
+@pytest.mark.parametrize("places", [(-math.inf, 1.0), (1.0, math.nan)])
+def test_a_point_that_no_picture_can_show_is_refused(places):
+    with pytest.raises(ValueError, match=r"point 0 \(''\) of the scatter 'naswot' is at .*: expected finite"):
+        scatter(*places)
+    with pytest.raises(ValueError, match="'naswot' has no points"):
+        Scatter("naswot", "score", "accuracy", (), "")

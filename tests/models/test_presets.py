@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -62,6 +64,27 @@ def test_the_default_decoder_is_pythias():
     assert config.use_parallel_residual
     assert not config.tie_word_embeddings
     assert config.max_position_embeddings == 2048
+
+
+@pytest.mark.parametrize("name", ["neox-tiny", "gpt2-small"])
+def test_a_folder_gives_what_was_saved_in_it(name, tmp_path):
+    kept = presets.configuration(name, 300, 32, tie_word_embeddings=True, initializer_range=0.5)
+    kept.save_pretrained(tmp_path)
+    assert presets.configuration(str(tmp_path), 300, 32).to_dict() == kept.to_dict()
+    other = presets.configuration(str(tmp_path), 50, 16, initializer_range=0.1)
+    assert (other.vocab_size, other.max_position_embeddings, other.initializer_range) == (50, 16, 0.1)
+    assert presets.build(other, seed=0).num_parameters() == presets.parameters(other)
+
+
+def test_a_folder_in_the_form_of_published_ones(tmp_path):
+    """With the older names of the rotary fields, weights in half precision, and special tokens."""
+    rotary = {"rotary_pct": 0.25, "rotary_emb_base": 10000}
+    shape = {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512}
+    rest = {"torch_dtype": "float16", "bos_token_id": 0, "eos_token_id": 0, "vocab_size": 50304}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt_neox", **rotary, **shape, **rest}))
+    found = presets.configuration(str(tmp_path), 300, 64)
+    assert found.to_dict() == presets.configuration("pythia-14m", 300, 64).to_dict()
+    assert presets.build(found, seed=0).dtype == torch.float32
 
 
 # property
@@ -136,3 +159,27 @@ def test_values_that_do_not_fit_are_refused_on_one_line():
     with pytest.raises(ValueError, match="neox-tiny cannot be built so") as refused:
         presets.configuration("neox-tiny", 300, 32, hidden_size=65)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"model_type": "llama"}', "its model_type is 'llama': expected gpt_neox or gpt2"),
+        ("{}", "its model_type is None: expected gpt_neox or gpt2"),
+        ("[]", "holds a JSON list: expected an object"),
+        ("{", "is not JSON"),
+        ('{"model_type": "gpt_neox", "hidden_size": "x"}', "Field 'hidden_size' expected int, got str"),
+        ('{"model_type": "gpt_neox", "hidden_size": 65}', "hidden size is not divisible"),
+    ],
+)
+def test_a_folder_whose_configuration_cannot_be_taken(content, message, tmp_path):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=message) as refused:
+        presets.configuration(str(tmp_path), 300, 32)
+    assert str(tmp_path / "config.json") in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_folder_without_a_configuration_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.json is absent: expected the configuration of a GPT-NeoX or GPT-2"):
+        presets.configuration(str(tmp_path), 300, 32)

@@ -66,11 +66,11 @@ def svg(groups: Sequence[str], style: Look, draw: Callable[[Axes, str], None], q
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_settings(style))
         figure = Figure(figsize=(style.inches, 0.5 + 3.3 * down), layout="constrained")
-        panels = figure.subplots(down, across, squeeze=False).flat
+        panels = list(figure.subplots(down, across, squeeze=False).flat)
         for axes, group in zip(panels, groups, strict=False):
             axes.set_title(group, loc="left", fontsize=10, weight="bold")
             draw(axes, group)
-        for axes in list(panels)[len(groups) :]:
+        for axes in panels[len(groups) :]:
             axes.remove()
         figure.supylabel(quantity, fontsize=10, color=style.ink)
         _legend(figure, 2 * style.across)

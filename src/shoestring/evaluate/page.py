@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from shoestring.cost import Cost
-from shoestring.evaluate import pictures, records, tables
+from shoestring.evaluate import pictures, records, scatter, tables
 from shoestring.evaluate.canvas import NARROW, WIDE, darkened
 from shoestring.evaluate.savings import sentences
 from shoestring.evaluate.scores import Report
@@ -56,6 +56,7 @@ def page(report: Report, out: Path) -> str:
         savings=[[_unbroken(sentence) for sentence in sentences(report, pair)] for pair in report.pairs],
         quality=_quality(report),
         curves=_curves(report),
+        scatters=_scatters(report),
         grid=tables.grid(report),
         phases=phases(ledger) if ledger.exists() else None,
         recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
@@ -85,7 +86,8 @@ def _unbroken(sentence: str) -> str:
 
 
 def _quality(report: Report) -> Picture:
-    says = f"The final {report.metric} of each row, mean ± standard deviation over seeds, against what one run costs."
+    says = f"The final {report.metric} of each row, mean ± standard deviation over seeds, against what one run costs. "
+    says += "Lower is better." if report.lower_is_better else "Higher is better."
     return _picture("Quality against cost", says, *(pictures.quality(report, style) for style in (WIDE, NARROW)))
 
 
@@ -100,6 +102,13 @@ def _curves(report: Report) -> list[Picture]:
         drawn = (pictures.curves(report, axis, style) for style in (WIDE, NARROW))
         found.append(_picture(f"Against {word}", says, *drawn))
     return found
+
+
+def _scatters(report: Report) -> list[Picture]:
+    return [
+        _picture(y, scatter.says(panels), *(scatter.cloud(panels, style) for style in (WIDE, NARROW)))
+        for y, panels in scatter.pictured(report).items()
+    ]
 
 
 def _picture(title: str, says: str, wide: str, narrow: str) -> Picture:

@@ -42,7 +42,8 @@ def quality(report: Report, style: Look = WIDE) -> str:
         axes.set_xlabel(_TIMES.get(size.name, size.name))
         _label(axes, report, rows, places, style)
 
-    return svg(report.groups(), style, draw, f"final {report.metric}")
+    scored = {row.group for row in report.rows if report.metric in row.scores}
+    return svg([group for group in report.groups() if group in scored], style, draw, f"final {report.metric}")
 
 
 def _label(axes: Axes, report: Report, rows: list[Row], places: list[float], style: Look) -> None:
@@ -98,7 +99,9 @@ def curves(report: Report, axis: str, style: Look = WIDE) -> str:
             axes.set_ylim(*_window(drawn, report.lower_is_better))
             _mark(axes, report, group, axis, size.size, style)
 
-    return svg(report.groups(), style, draw, report.metric)
+    measured = {row.group for row in report.rows if report.measured(row.name)}
+    shown = [group for group in report.groups() if group in measured]
+    return svg(shown or report.groups(), style, draw, report.metric)
 
 
 def _line(report: Report, row: str, axis: str, size: float) -> list[tuple[float, float, float]]:

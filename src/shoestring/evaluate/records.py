@@ -8,14 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from shoestring.cost import CURRENCIES, Cost
-from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
+from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 
 Kind = TypeVar("Kind", bound="str | int")
 
 
 def as_record(report: Report) -> dict[str, Any]:
     """A report as one JSON object; `parse` is its inverse."""
-    return {
+    record: dict[str, Any] = {
         "room": report.room,
         "recipe": report.recipe,
         "metric": {"name": report.metric, "lower_is_better": report.lower_is_better},
@@ -25,6 +25,9 @@ def as_record(report: Report) -> dict[str, Any]:
         "notes": list(report.notes),
         "facts": dict(report.facts),
     }
+    if report.scatters:
+        record["scatters"] = [_scatter_record(scatter) for scatter in report.scatters]
+    return record
 
 
 def row_record(row: Row) -> dict[str, Any]:
@@ -39,7 +42,7 @@ def row_record(row: Row) -> dict[str, Any]:
 def parse(record: Mapping[str, Any], where: str) -> Report:
     """The report of a record. Raises ValueError, naming `where` and the key, if one is missing or wrong."""
     fields = ("room", "recipe", "metric", "rows", "points", "pairs", "notes", "facts")
-    keys(record, fields, where)
+    keys(record, fields, where, optional=("scatters",))
     metric = keys(record["metric"], ("name", "lower_is_better"), f"{where}: metric")
     facts = record["facts"]
     if not isinstance(facts, dict):
@@ -54,6 +57,10 @@ def parse(record: Mapping[str, Any], where: str) -> Report:
         "facts": {name: typed(value, str, f"{where}: facts.{name}") for name, value in facts.items()},
         "metric": typed(metric["name"], str, f"{where}: metric.name"),
         "lower_is_better": typed(metric["lower_is_better"], bool, f"{where}: metric.lower_is_better"),
+        "scatters": tuple(
+            parse_scatter(scatter, at)
+            for at, scatter in (items(record, "scatters", where) if "scatters" in record else ())
+        ),
     }
     return whole(parts, where)
 
@@ -76,15 +83,15 @@ def cost(amounts: Any, where: str) -> Cost:
     return Cost(**{currency: _number(amount, f"{where}.{currency}") for currency, amount in amounts.items()})
 
 
-def keys(record: Any, expected: Sequence[str], where: str) -> Mapping[str, Any]:
-    """The record, if it is an object of exactly these keys."""
+def keys(record: Any, expected: Sequence[str], where: str, optional: Sequence[str] = ()) -> Mapping[str, Any]:
+    """The record, if it is an object of exactly these keys, the optional ones or not."""
     if not isinstance(record, dict):
         raise ValueError(f"{where}: expected an object with the keys {', '.join(expected)}, found {shown(record)}")
     for key in expected:
         if key not in record:
             raise ValueError(f"{where}: the key {key!r} is missing, expected {', '.join(expected)}")
     for key in record:
-        if key not in expected:
+        if key not in expected and key not in optional:
             raise ValueError(f"{where}: unknown key {key!r}, expected {', '.join(expected)}")
     return record
 
@@ -138,6 +145,26 @@ def parse_point(record: Any, where: str) -> Point:
 def parse_pair(record: Any, where: str) -> Pair:
     keys(record, ("method", "twin"), where)
     return Pair(typed(record["method"], str, f"{where}.method"), typed(record["twin"], str, f"{where}.twin"))
+
+
+def parse_scatter(record: Any, where: str) -> Scatter:
+    keys(record, ("title", "x", "y", "points", "says"), where)
+    words = {name: typed(record[name], str, f"{where}.{name}") for name in ("title", "x", "y", "says")}
+    points = []
+    for at, point in items(record, "points", where):
+        if not isinstance(point, list) or len(point) != 3:
+            raise ValueError(f"{at}: expected a list of label, x and y, found {shown(point)}")
+        label, x, y = point
+        points.append((typed(label, str, f"{at}: label"), _number(x, f"{at}: x"), _number(y, f"{at}: y")))
+    try:
+        return Scatter(points=tuple(points), **words)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _scatter_record(scatter: Scatter) -> dict[str, Any]:
+    points = [[label, _plain(x), _plain(y)] for label, x, y in scatter.points]
+    return {"title": scatter.title, "x": scatter.x, "y": scatter.y, "points": points, "says": scatter.says}
 
 
 def _point_record(point: Point) -> dict[str, Any]:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring.evaluate import records, tables
 from shoestring.evaluate.page import page
-from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
+from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.evaluate.tables import table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Pair", "Point", "Report", "Row", "Score", "compare", "read", "table", "write"]
+__all__ = ["Pair", "Point", "Report", "Row", "Scatter", "Score", "compare", "read", "table", "write"]
 
-_KINDS = ("metric", "fact", "row", "pair", "note", "point")
+_KINDS = ("metric", "fact", "row", "pair", "note", "point", "scatter")
 
 
 def write(report: Report, out: Path) -> None:
@@ -73,6 +73,7 @@ def _log_records(record: dict[str, Any]) -> list[dict[str, Any]]:
         *({"kind": "pair", **pair} for pair in record["pairs"]),
         *({"kind": "note", "text": note} for note in record["notes"]),
         *({"kind": "point", **point} for point in record["points"]),
+        *({"kind": "scatter", **scatter} for scatter in record.get("scatters", ())),
     ]
 
 
@@ -99,6 +100,7 @@ def _assemble(short: Any, found: dict[str, list[tuple[str, dict[str, Any]]]], so
         "facts": {entry["name"]: records.typed(entry["value"], str, f"{at}.value") for at, entry in facts},
         "metric": records.typed(metric["name"], str, f"{where}.name"),
         "lower_is_better": records.typed(metric["lower_is_better"], bool, f"{where}.lower_is_better"),
+        "scatters": tuple(records.parse_scatter(entry, at) for at, entry in found["scatter"]),
     }
     return records.whole(parts, f"{source.parent}")
 

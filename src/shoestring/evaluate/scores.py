@@ -91,6 +91,33 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Scatter:
+    """What two quantities have to do with each other: a panel of points. Those of one y stand in one picture.
+
+    title   of the panel, with what was found in it
+    x, y    what the axes count
+    points  (label, x, y) each; those of one label have one colour, and the label is in the legend where it is not empty
+    says    the same in a sentence, for who cannot see it
+    """
+
+    title: str
+    x: str
+    y: str
+    points: tuple[tuple[str, float, float], ...]
+    says: str
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise ValueError(f"the scatter {self.title!r} has no points: leave it out and say so in a note")
+        for number, (label, *place) in enumerate(self.points):
+            if not all(map(math.isfinite, place)):
+                raise ValueError(
+                    f"point {number} ({label!r}) of the scatter {self.title!r} is at {place}: expected finite numbers; "
+                    "leave the point out and say so in a note"
+                )
+
+
+@dataclass(frozen=True)
 class Report:
     """What a recipe found: rows, the measurements behind them, and the facts that let another repeat it.
 
@@ -108,6 +135,7 @@ class Report:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     lower_is_better: bool = True
+    scatters: tuple[Scatter, ...] = ()
 
     def __post_init__(self) -> None:
         names = [row.name for row in self.rows]
@@ -122,6 +150,10 @@ class Report:
         for name in dict.fromkeys(mentioned):
             if name not in names:
                 raise ValueError(f"the report has no row {name!r}, which a point or a pair names: found {names}")
+        titles = [(scatter.y, scatter.title) for scatter in self.scatters]
+        for y, title in titles:
+            if titles.count((y, title)) > 1:
+                raise ValueError(f"two scatters of {y!r} are titled {title!r}: give each its own title")
 
     def row(self, name: str) -> Row:
         return next(row for row in self.rows if row.name == name)

@@ -1,10 +1,13 @@
-"""Named configurations: GPT-NeoX as in Pythia, smaller ones for a CPU, and GPT-2."""
+"""Named configurations: GPT-NeoX as in Pythia, smaller ones for a CPU, and GPT-2; or one of these from a folder."""
 
 from __future__ import annotations
 
 import copy
 import difflib
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from shoestring.models.folders import one_line, read_json
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -48,19 +51,19 @@ def names() -> list[str]:
 def configuration(name: str, vocab_size: int, length: int, **changes: Any) -> PretrainedConfig:
     """The Hugging Face configuration of a named shape, for a vocabulary and a context of `length` tokens.
 
-    Dropout is off, as is usual in pretraining; special tokens are unset until `pretrained.save` takes the tokenizer's.
+    A preset's dropout is off, as is usual in pretraining. Special tokens are unset until `pretrained.save` takes those
+    of the tokenizer.
+    name        a preset's, or a folder whose config.json is of GPT-NeoX or GPT-2: all but the vocabulary, the context
+                and special tokens is then as it says there
     changes     values of the configuration's own fields, by their own names, such as attention_dropout=0.1
     Raises ValueError on an unknown name or field, naming the nearest, and on values that do not fit together.
     """
-    if name not in names():
-        raise ValueError(f"no preset is called {name!r}{_nearest(name, names())}: expected one of {', '.join(names())}")
     for key, value in (("vocab_size", vocab_size), ("length", length)):
         if value < 1:
             raise ValueError(f"{key} of {name} is {value}: expected one or more")
     from huggingface_hub.errors import StrictDataclassError
-    from transformers import GPT2Config, GPTNeoXConfig
 
-    family, values = (GPTNeoXConfig, _neox(_NEOX[name])) if name in _NEOX else (GPT2Config, _gpt2(_GPT2[name]))
+    family, values = _described(name)
     values |= {"vocab_size": vocab_size, "max_position_embeddings": length}
     values |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, "attn_implementation": "sdpa"}
     fields = sorted(family().to_dict())
@@ -72,6 +75,35 @@ def configuration(name: str, vocab_size: int, length: int, **changes: Any) -> Pr
     except StrictDataclassError as error:
         raise ValueError(f"preset {name} cannot be built so: {' '.join(str(error).split())}") from error
     return config
+
+
+def _described(name: str) -> tuple[type[PretrainedConfig], dict[str, Any]]:
+    """The family of a preset or folder, and the values that make its shape."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import GPT2Config, GPTNeoXConfig
+
+    if name in _NEOX:
+        return GPTNeoXConfig, _neox(_NEOX[name])
+    if name in _GPT2:
+        return GPT2Config, _gpt2(_GPT2[name])
+    path = Path(name).expanduser() / "config.json"
+    if not path.is_file() and "/" not in name:
+        raise ValueError(
+            f"no preset is called {name!r}{_nearest(name, names())}: expected one of {', '.join(names())}, or a folder "
+            "with a config.json"
+        )
+    found = read_json(path, "the configuration of a GPT-NeoX or GPT-2")
+    families: dict[Any, type[PretrainedConfig]] = {"gpt_neox": GPTNeoXConfig, "gpt2": GPT2Config}
+    family = families.get(found.get("model_type"))
+    if family is None:
+        raise ValueError(f"{path}: its model_type is {found.get('model_type')!r}: expected {' or '.join(families)}")
+    try:
+        values = family.from_pretrained(path.parent, local_files_only=True).to_dict()
+    except (StrictDataclassError, OSError, TypeError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: {one_line(error)}") from error
+    for key in ("n_positions", "dtype"):  # the context by GPT-2's own name, and the type of weights that are not there
+        values.pop(key, None)
+    return family, values
 
 
 def _neox(shape: _Shape) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""The experiment over image cells: scores of untrained networks against a table of trained ones, and searches in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from random import Random
+from statistics import fmean
+
+import psutil
+from safetensors.torch import save_file
+
+from shoestring.cost import Cost, Ledger, flops
+from shoestring.evaluate.scores import Report
+from shoestring.methods.search.cells201 import Cell, Cells201, canonical
+from shoestring.methods.search.images import labelled
+from shoestring.methods.search.inputs import Inputs
+from shoestring.methods.search.parallel import Proxy
+from shoestring.methods.search.proxies import PROXIES
+from shoestring.methods.search.recipe_cells_report import COUNT, Ranked, report
+from shoestring.methods.search.recipe_schema import Recipe
+from shoestring.methods.search.recipe_scored import Kept, scored
+from shoestring.methods.search.recipe_searches import simulate
+from shoestring.methods.search.table import Table
+
+
+def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
+    """Score the drawn cells, hold the scores against what training gave, and search the table with them.
+
+    Cells that compute the same (`canonical`) share one network and its scores. `out`/runs/scores.jsonl keeps each score
+    as it arrives; `out`/checkpoint becomes the untrained network that the first proxy ranks highest.
+    """
+    assert recipe.cells is not None
+    cells, space = recipe.cells, Cells201()
+    table = Table.read(_file(cells.table), space)
+    for column in (*cells.accuracies, cells.validation):
+        table.value(next(iter(table))[0], column)
+    with ledger.phase("prepare"):
+        images, labels = labelled(_file(cells.images), cells.samples, 32, recipe.seeds[0])
+        inputs: Inputs = {"images": images, "labels": labels}
+        random = Random(recipe.seeds[0])
+        pool = random.sample([text for text, _ in table], min(cells.pool or len(table), len(table)))
+        rows = pool[: cells.rows]
+    proxies = chosen(recipe.proxies)
+    with ledger.phase("score"):
+        found = _scored(recipe, space, pool, rows, proxies, inputs, out)
+        passes = _passes(space, rows[0], proxies, inputs)
+        costs = _costs(rows, found, passes, len(images))
+        for cost in costs.values():
+            ledger.charge(flops=cost.flops)
+    values = {proxy: {text: scores[proxy] for text, scores in found.items() if proxy in scores} for proxy in proxies}
+    ranked = Ranked(
+        {column: [table.value(text, column) for text in rows] for column in cells.accuracies},
+        {proxy: [values[proxy][text].score.value for text in rows] for proxy in proxies},
+        [aside(space.decode(text)) for text in rows],
+        costs,
+    )
+    with ledger.phase("search"):
+        rates = {proxy: {text: kept.score.value for text, kept in values[proxy].items()} for proxy in cells.searchers}
+        searched = simulate(cells, space, table, rates, passes, recipe.seeds[0])
+    best = max(rows, key=lambda text: values[recipe.proxies[0]][text].score.value)
+    _keep(space, best, recipe, out)
+    flops_of_one = fmean(values["flops"][text].score.value for text in rows)
+    return report(recipe, name, ranked, searched, 3.0 * cells.epochs * cells.epoch_images * flops_of_one)
+
+
+def chosen(names: Sequence[str]) -> dict[str, Proxy]:
+    """The proxies of these names. Raises ValueError naming all where one is not known."""
+    for name in names:
+        if name not in PROXIES:
+            raise ValueError(f"no proxy is called {name!r}: expected some of {', '.join(PROXIES)}")
+    return {name: PROXIES[name] for name in names}
+
+
+def aside(cell: Cell) -> bool:
+    """Whether a cell belongs to the half that was not looked at while our own score was chosen."""
+    return bool(hashlib.sha256(f"split{canonical(cell)}".encode()).digest()[-1] % 2)
+
+
+def _file(name: str) -> Path:
+    """A file by its path, else in the folder that SHOESTRING_DATA names. Raises ValueError saying where it was not."""
+    path, shelf = Path(name), os.environ.get("SHOESTRING_DATA")
+    if path.exists():
+        return path
+    if shelf is None:
+        raise ValueError(
+            f"{name}: no such file; name the folder of your data sets in SHOESTRING_DATA, or give its path"
+        )
+    if not (Path(shelf) / name).exists():
+        raise ValueError(f"{name}: no such file, nor in SHOESTRING_DATA={shelf}: give its path")
+    return Path(shelf) / name
+
+
+def _scored(
+    recipe: Recipe,
+    space: Cells201,
+    pool: Sequence[str],
+    rows: Sequence[str],
+    proxies: Mapping[str, Proxy],
+    inputs: Inputs,
+    out: Path,
+) -> dict[str, dict[str, Kept]]:
+    """Scores by cell: of the rows by every proxy, of the rest of the pool by those that search.
+
+    What a network computes decides every score but the parameter count, which also counts what it does not compute.
+    """
+    assert recipe.cells is not None
+    workers, seed = recipe.workers or psutil.cpu_count() or 1, recipe.seeds[0]
+    written = {text: space.decode(text) for text in pool}
+    same = {text: canonical(cell) for text, cell in written.items()}
+    computed = {name: proxy for name, proxy in proxies.items() if name != COUNT}
+    searchers = {name: proxies[name] for name in recipe.cells.searchers}
+    builds = {same[text]: partial(space.build, cell, seed) for text, cell in reversed(written.items())}
+    kept, path = out / "runs", "scores.jsonl"
+    first = scored(
+        kept / path, "cells, every proxy", {same[text]: builds[same[text]] for text in rows}, computed, inputs, workers
+    )
+    every = scored(kept / path, "cells to search", builds, searchers, inputs, workers)
+    counts = {text: partial(space.build, written[text], seed) for text in rows}
+    counted = scored(kept / "parameters.jsonl", "parameters", counts, {COUNT: proxies[COUNT]}, inputs, 1)
+    return {text: {**every[same[text]], **first.get(same[text], {}), **counted.get(text, {})} for text in pool}
+
+
+def _passes(space: Cells201, text: str, proxies: Mapping[str, Proxy], inputs: Inputs) -> dict[str, float]:
+    """The FLOPs of each proxy as a multiple of a forward pass over its batch, by counting those of one network."""
+    model, samples = space.build(space.decode(text), 0), len(next(iter(inputs.values())))
+    forward = PROXIES["flops"](model, inputs).value * samples
+    return {name: flops.count(partial(proxy, model, inputs)) / forward for name, proxy in proxies.items()}
+
+
+def _costs(
+    rows: Sequence[str], found: Mapping[str, Mapping[str, Kept]], passes: Mapping[str, float], samples: int
+) -> dict[str, Cost]:
+    """What each proxy takes for one network: seconds of one process as measured, FLOPs in proportion of a pass."""
+    forward = samples * fmean(found[text]["flops"].score.value for text in rows)
+    return {
+        name: Cost(flops=share * forward, seconds=fmean(found[text][name].seconds for text in rows))
+        for name, share in passes.items()
+    }
+
+
+def _keep(space: Cells201, text: str, recipe: Recipe, out: Path) -> None:
+    """The untrained network of a cell, as weights and its text."""
+    folder = out / "checkpoint"
+    folder.mkdir(exist_ok=True)
+    model = space.build(space.decode(text), recipe.seeds[0])
+    save_file(
+        dict(model.state_dict()), folder / "model.safetensors", metadata={"space": space.name, "architecture": text}
+    )
+    (folder / "architecture.json").write_text(
+        json.dumps({"space": space.name, "architecture": text, "seed": recipe.seeds[0]}, indent=1), encoding="utf-8"
+    )

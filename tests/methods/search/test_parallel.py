@@ -1,0 +1,60 @@
+"""Scores of many networks: in order, lazily, the same in one process and in several."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from shoestring.methods.search.cells201 import Cells201
+from shoestring.methods.search.parallel import scores
+from shoestring.methods.search.score import score
+
+SPACE = Cells201(channels=4, cells=1)
+CELLS = list(SPACE.neighbours(("nor_conv_3x3",) * 6))[:4]
+BATCH = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def jobs() -> Iterator[tuple[str, Any]]:
+    for cell in CELLS:
+        yield SPACE.encode(cell), partial(SPACE.build, cell, 0)
+
+
+def test_one_process_and_two_agree() -> None:
+    alone = list(scores(jobs(), {"naswot": score}, BATCH))
+    assert [key for key, _ in alone] == [SPACE.encode(cell) for cell in CELLS]
+    assert list(scores(jobs(), {"naswot": score}, BATCH, workers=2)) == alone
+
+
+def test_networks_are_built_when_they_are_asked_for_and_not_kept() -> None:
+    built: list[int] = []
+
+    def noted() -> Iterator[tuple[int, Any]]:
+        for index in range(10**6):
+            built.append(index)
+            yield index, partial(SPACE.build, CELLS[0], index)
+
+    found = scores(noted(), {"naswot": score}, BATCH)
+    assert next(found)[0] == 0
+    assert built == [0]
+
+
+def test_a_network_that_cannot_be_scored_is_named() -> None:
+    with pytest.raises(ValueError, match="third: Linear has no activation"):
+        list(scores([("third", partial(nn.Linear, 8, 2))], {"naswot": score}, BATCH))
+
+
+def test_no_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="workers is 0"):
+        list(scores(jobs(), {"naswot": score}, BATCH, workers=0))
+
+
+def test_without_joblib_the_line_to_install_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'shoestring\[search\]'"):
+        list(scores(jobs(), {"naswot": score}, BATCH, workers=2))
