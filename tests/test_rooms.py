@@ -26,6 +26,7 @@ from shoestring.cost import CURRENCIES
 from shoestring.rooms import Room
 
 ROOMS = rooms.every()
+MADE = Path(__file__).resolve().parent / "methods" / "search" / "made"
 SHRINK = {
     "averaging": [
         "model=neox-tiny",
@@ -37,6 +38,19 @@ SHRINK = {
         "learning_rates=[6.0e-3]",
         "averages={counts: [2], strides: [2], decays: [0.8], every: 2}",
         "compute={processes: 1, workers: 2}",
+    ],
+    "search": [
+        f"cells.table={MADE / 'cells.csv'}",
+        f"cells.images={MADE / 'images.npz'}",
+        "cells.channels=4",
+        "cells.depth=1",
+        "cells.samples=8",
+        "cells.rows=20",
+        "cells.pool=30",
+        "cells.draws=[5, 20]",
+        "cells.searches=5",
+        "cells.budget=12",
+        "workers=2",
     ],
 }
 # a machine with other work to do must not fail them

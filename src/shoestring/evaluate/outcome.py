@@ -14,7 +14,8 @@ import yaml
 from shoestring import config
 from shoestring.cost import Ledger
 
-_FREE = ("compute.workers", "compute.save_seconds")  # keys that change how long a run takes, not what it finds
+# keys that change how long a run takes, not what it finds
+_FREE = ("compute.workers", "compute.save_seconds", "workers")
 
 
 @contextmanager

@@ -52,7 +52,9 @@ def test_a_rate_that_lost_a_seed_is_not_chosen_but_paid_for():
 
 
 def test_all_rates_lost_are_refused():
-    with pytest.raises(ValueError, match="layers=1: every learning rate diverged: .*seed 0: the loss is nan: give low"):
+    with pytest.raises(
+        ValueError, match=r"layers=1: every learning rate diverged: .*seed 0: the loss is nan: give low"
+    ):
         candidate({(0.1, 0): lost(1.0)})
 
 

@@ -23,7 +23,7 @@ from shoestring.methods.search.parallel import Proxy
 from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.recipe_cells_report import COUNT, Ranked, report
 from shoestring.methods.search.recipe_schema import Recipe
-from shoestring.methods.search.recipe_scored import Kept, scored
+from shoestring.methods.search.recipe_scored import Kept, named, scored
 from shoestring.methods.search.recipe_searches import simulate
 from shoestring.methods.search.table import Table
 
@@ -35,17 +35,19 @@ def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     as it arrives; `out`/checkpoint becomes the untrained network that the first proxy ranks highest.
     """
     assert recipe.cells is not None
-    cells, space = recipe.cells, Cells201()
-    table = Table.read(_file(cells.table), space)
+    cells, space = recipe.cells, Cells201(recipe.cells.channels, recipe.cells.depth)
+    table, images_from = Table.read(_file(cells.table), space), _file(cells.images)
     for column in (*cells.accuracies, cells.validation):
         table.value(next(iter(table))[0], column)
     with ledger.phase("prepare"):
-        images, labels = labelled(_file(cells.images), cells.samples, 32, recipe.seeds[0])
+        images, labels = labelled(images_from, cells.samples, 32, recipe.seeds[0])
         inputs: Inputs = {"images": images, "labels": labels}
         random = Random(recipe.seeds[0])
         pool = random.sample([text for text, _ in table], min(cells.pool or len(table), len(table)))
         rows = pool[: cells.rows]
-    proxies = chosen(recipe.proxies)
+        if max(cells.draws) > len(pool):
+            raise ValueError(f"draws is {max(cells.draws)}, but {len(pool)} cells are scored: expected at most as many")
+    proxies = named(recipe.proxies)
     with ledger.phase("score"):
         found = _scored(recipe, space, pool, rows, proxies, inputs, out)
         passes = _passes(space, rows[0], proxies, inputs)
@@ -66,14 +68,6 @@ def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     _keep(space, best, recipe, out)
     flops_of_one = fmean(values["flops"][text].score.value for text in rows)
     return report(recipe, name, ranked, searched, 3.0 * cells.epochs * cells.epoch_images * flops_of_one)
-
-
-def chosen(names: Sequence[str]) -> dict[str, Proxy]:
-    """The proxies of these names. Raises ValueError naming all where one is not known."""
-    for name in names:
-        if name not in PROXIES:
-            raise ValueError(f"no proxy is called {name!r}: expected some of {', '.join(PROXIES)}")
-    return {name: PROXIES[name] for name in names}
 
 
 def aside(cell: Cell) -> bool:

@@ -16,11 +16,11 @@ from shoestring.evaluate.scores import Report
 from shoestring.methods.search.inputs import Inputs
 from shoestring.methods.search.parallel import Proxy
 from shoestring.methods.search.recipe_decoders_candidate import Candidate, Said
-from shoestring.methods.search.recipe_decoders_ground import Ground, named, prepare
+from shoestring.methods.search.recipe_decoders_ground import Ground, prepare
 from shoestring.methods.search.recipe_decoders_report import FIXED, FREE, report
 from shoestring.methods.search.recipe_decoders_train import export, follow
 from shoestring.methods.search.recipe_schema import Recipe
-from shoestring.methods.search.recipe_scored import scored
+from shoestring.methods.search.recipe_scored import named, scored
 from shoestring.methods.search.score import Score
 from shoestring.train.side_by_side import Job, side_by_side
 

@@ -13,12 +13,10 @@ from random import Random
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from shoestring import config, runtime
+from shoestring import runtime
 from shoestring.data import corpora, tokenizers
 from shoestring.data.batches import TokenBatches, windows
 from shoestring.data.tokens import Tokens, packed
-from shoestring.methods.search.parallel import Proxy
-from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.recipe_decoders_draw import Drawn, drawn
 from shoestring.methods.search.recipe_schema import Decoders, Recipe
 from shoestring.train import optim
@@ -95,15 +93,6 @@ def prepare(recipe: Recipe, chosen: Decoders, out: Path) -> Ground:
     )
     places = {split: packs.folder for split, packs in tokens.items()}
     return Ground(places, folder, fingerprint, found, settled, workers)
-
-
-def named(names: tuple[str, ...]) -> dict[str, Proxy]:
-    """The proxies of these names. Raises ValueError naming the nearest where one is not known."""
-    for name in names:
-        if name not in PROXIES:
-            near = config.nearest(name, PROXIES)
-            raise ValueError(f"no proxy is called {name!r}{near}: expected some of {', '.join(PROXIES)}")
-    return {name: PROXIES[name] for name in names}
 
 
 def _same_text(out: Path, source: str, fingerprint: str) -> None:

@@ -12,9 +12,11 @@ from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.search.ranks import Tau, difference_interval, kendall_interval
 from shoestring.methods.search.recipe_decoders_candidate import Candidate, mean
 
+METHODS = ("naswot", "span")
 FREE, FIXED = "free size", "fixed size"
 TEST, REGRET, TAU, LOW, HIGH = "test loss", "regret", "τ", "from", "to"
 RANDOM, ALL, SIZE = "random", "train all", "parameters"
+_MANY = 10_000  # what is counted in millions on an axis
 _ENOUGH = 10  # architectures, below which a bootstrap interval tells nothing
 
 _SAID = (
@@ -31,21 +33,22 @@ _SAID = (
 def report(
     name: str, proxies: Sequence[str], groups: Mapping[str, Sequence[Candidate]], facts: Mapping[str, str]
 ) -> Report:
-    """Rows, curves, pairs and scatters of all groups. The first of the proxies is the method, the others its twins."""
+    """Rows, curves, pairs and scatters of all groups. All proxies but the METHODS are their twins."""
     rows: list[Row] = []
     points: list[Point] = []
     notes: list[str] = []
     for title, candidates in groups.items():
         group = Group(title, candidates)
         for pick in group.picks(proxies):
-            rows.append(group.row(pick, proxies[0]))
+            rows.append(group.row(pick))
             points += group.points(pick)
         notes += [*group.negative(proxies), *group.told()]
     pairs = [
-        Pair(f"{proxies[0]}, {title}", f"{twin}, {title}")
+        Pair(f"{method}, {title}", f"{twin}, {title}")
         for title in groups
+        for method in METHODS
         for twin in (SIZE, RANDOM)
-        if twin in (*proxies[1:], RANDOM)
+        if method in proxies and twin in (*proxies, RANDOM)
     ]
     return Report(
         "search",
@@ -89,7 +92,7 @@ class Group:
         others = sum((one.cost for one in self.candidates if one is not best_on_dev), Cost())
         return [*found, Pick(RANDOM, self.candidates, Cost()), Pick(ALL, [best_on_dev], others)]
 
-    def row(self, pick: Pick, method: str) -> Row:
+    def row(self, pick: Pick) -> Row:
         lowest = min(self.candidates, key=lambda one: one.test)
         losses = {seed: fmean(one.tested(seed) for one in pick.found) for seed in lowest.seeds}
         scores = {
@@ -100,11 +103,11 @@ class Group:
             told = {TAU: pick.tau.value, LOW: pick.tau.low, HIGH: pick.tau.high}
             scores |= {metric: Score.of([value]) for metric, value in told.items()}
         cost = pick.before + mean([one.cost for one in pick.found])
-        return Row(f"{pick.label}, {self.title}", pick.label != method, scores, cost, self.title, pick.label)
+        return Row(f"{pick.label}, {self.title}", pick.label not in METHODS, scores, cost, self.title, pick.label)
 
     def points(self, pick: Pick) -> list[Point]:
-        """The curve of what was picked; none of training everything, whose cost would leave no room for the others."""
-        if pick.label == ALL:
+        """The curve of what was picked, by those that are compared in pairs: with all of them none could be seen."""
+        if pick.label not in (*METHODS, SIZE, RANDOM):
             return []
         found = []
         for seed in pick.found[0].seeds:
@@ -137,28 +140,22 @@ class Group:
             return told
         sure = [proxy for proxy, tau in taus.items() if tau is not None and tau.low > 0]
         below = [proxy for proxy, tau in taus.items() if tau is not None and tau.high < 0]
-        no_one = "no proxy orders the architectures better than chance: every interval of τ holds zero or lies below it"
-        told.append(
-            f"{self.title}: " + (f"τ is above zero beyond its interval for {_listed(sure)}." if sure else f"{no_one}.")
-        )
+        told.append(f"{self.title}: τ lies above zero with its whole interval for {_listed(sure) or 'no proxy'}.")
         if below:
-            told.append(f"{self.title}: {_listed(below)} orders them the wrong way round, beyond its interval.")
+            told.append(f"{self.title}: τ lies below zero with its whole interval for {_listed(below)}.")
         if SIZE not in proxies or taus[SIZE] is None:
             return told
         apart = {proxy: self._against_size(proxy) for proxy in proxies if proxy != SIZE and taus[proxy] is not None}
         better = [
             f"{proxy} ({_signed(found)})" for proxy, found in apart.items() if found is not None and found.low > 0
         ]
-        said = (
-            f"{_listed(better)} orders them better than the parameter count does"
-            if better
-            else (
-                "no proxy orders them better than the parameter count does, beyond the interval of the difference in τ"
-            )
-        )
-        method = apart.get(proxies[0])
-        held = f"; {proxies[0]} less {SIZE} is {_signed(method)}, paired" if method is not None else ""
-        return [*told, f"{self.title}: {said}{held}."]
+        said = f"τ is above that of the parameter count, beyond the interval, for {_listed(better) or 'no proxy'}"
+        held = [
+            f"{method} less {SIZE} is {_signed(difference)}"
+            for method in METHODS
+            if (difference := apart.get(method)) is not None
+        ]
+        return [*told, f"{self.title}: {'; '.join([said, *held])}, paired over architectures."]
 
     def told(self) -> list[str]:
         """The sizes, the learning rates and the noise that the figures are to be read against."""
@@ -197,14 +194,19 @@ def _scatters(proxies: Sequence[str], groups: Mapping[str, Sequence[Candidate]])
     found = []
     for proxy in proxies:
         taus = {title: Group(title, candidates).tau(proxy) for title, candidates in groups.items()}
-        told = ", ".join(f"{title} {tau.value:.2f}" if tau else f"{title} –" for title, tau in taus.items())
-        every = [(title, one.said[proxy].value, one.test) for title, found_ in groups.items() for one in found_]
-        shown = tuple(point for point in every if math.isfinite(point[1]))
-        says = f"Test loss against {proxy}, {len(every)} architectures. τ: {told}."
+        told = ", ".join(
+            f"{title.split()[0]} {tau.value:.2f}" if tau else f"{title.split()[0]} –" for title, tau in taus.items()
+        )
+        every = [(title, one.said[proxy].value, one.test) for title, group in groups.items() for one in group]
+        finite = [point for point in every if math.isfinite(point[1])]
+        if not finite:
+            continue
+        many = max(abs(value) for _, value, _ in finite) >= _MANY
+        shown = tuple((title, value / 1e6 if many else value, test) for title, value, test in finite)
+        says = f"Test loss against {proxy}, {len(every)} architectures; τ: {told}."
         if len(shown) < len(every):
             says += f" {len(every) - len(shown)} score -inf and have no place."
-        if shown:
-            found.append(Scatter(f"{proxy}, τ: {told}", proxy, TEST, shown, says))
+        found.append(Scatter(f"{proxy}: τ {told}", f"{proxy}, millions" if many else proxy, TEST, shown, says))
     return found
 
 

@@ -19,6 +19,7 @@ class Cells(config.Recipe):
     table, images  files; where there is none of that name, they are looked for in the folder SHOESTRING_DATA
     accuracies     columns that scores are held against; searches report the first
     validation     the column that a search sees
+    channels, depth  of the networks: of their first stage, and cells a stage; the table's own are 16 and 5
     samples        images a network is scored on
     rows           drawn from the table, and scored by every proxy
     pool           drawn from the table, the former among them, and scored by `searchers`: what searches draw from;
@@ -34,6 +35,8 @@ class Cells(config.Recipe):
     images: Name
     accuracies: tuple[Name, ...] = Field(min_length=1)
     validation: Name
+    channels: Count = 16
+    depth: Count = 5
     samples: Annotated[int, Field(ge=2)] = 128
     rows: Annotated[int, Field(ge=20)] = 1000
     pool: Count | None = None
@@ -100,7 +103,7 @@ class Decoders(config.Recipe):
 class Recipe(config.Recipe):
     """The whole experiment: one of the two.
 
-    proxies  what scores, `naswot` first; all others are its twins
+    proxies  what scores; `naswot` and `span` are the room's own, all others their twins
     seeds    of the weights that are scored, and of the trainings
     workers  processes side by side; null is as many as there are cores
     """

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
+from shoestring import config
 from shoestring.methods.search.history import plain
 from shoestring.methods.search.inputs import Inputs
 from shoestring.methods.search.parallel import Proxy, scores
+from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.score import Score
 
 
@@ -27,13 +30,24 @@ class Kept(NamedTuple):
     seconds: float
 
 
+def named(names: Sequence[str]) -> dict[str, Proxy]:
+    """The proxies of these names. Raises ValueError naming the nearest where one is not known."""
+    for name in names:
+        if name not in PROXIES:
+            near = config.nearest(name, PROXIES)
+            raise ValueError(f"no proxy is called {name!r}{near}: expected some of {', '.join(PROXIES)}")
+    return {name: PROXIES[name] for name in names}
+
+
 @dataclass(frozen=True)
 class Timed:
-    """A proxy that also tells how long it took; picklable."""
+    """A proxy that also tells how long it took, on the device given; picklable."""
 
     proxy: Proxy
+    device: str
 
     def __call__(self, model: nn.Module, inputs: Inputs) -> Kept:
+        model.to(self.device)
         since = time.perf_counter()
         found = self.proxy(model, inputs)
         return Kept(found, time.perf_counter() - since)
@@ -55,13 +69,14 @@ def scored(
     Returns scores by key and proxy, of the keys and proxies asked for. Raises ValueError where the file is broken.
     """
     found = _read(path)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     missing = {key: [name for name in proxies if name not in found.get(key, {})] for key in builds}
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as bar, path.open("a", encoding="utf-8") as file:
         task = bar.add_task(what, total=len(builds), completed=sum(not names for names in missing.values()))
         for names in dict.fromkeys(tuple(names) for names in missing.values() if names):
             jobs = ((key, builds[key]) for key in builds if tuple(missing[key]) == names)
-            timed = {name: Timed(proxies[name]) for name in names}
+            timed = {name: Timed(proxies[name], device) for name in names}
             for key, entry in scores(jobs, timed, inputs, workers):
                 found.setdefault(key, {}).update(entry)
                 file.writelines(_line(key, name, kept) for name, kept in entry.items())
@@ -95,8 +110,3 @@ def _read(path: Path) -> dict[str, dict[str, Kept]]:
     if len(whole) < len(content):
         os.truncate(path, len(whole))
     return found
-
-
-def seconds(found: Mapping[str, Mapping[str, Kept]], name: str, keys: Iterable[str]) -> float:
-    """What a proxy took over some networks, in processor-bound seconds of one of the processes each."""
-    return sum(found[key][name].seconds for key in keys)

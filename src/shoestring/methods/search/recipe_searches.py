@@ -84,8 +84,6 @@ def simulate(
     found = Searched()
     pool = list(next(iter(scores.values())))
     for draws in cells.draws:
-        if draws > len(pool):
-            raise ValueError(f"draws is {draws}, but {len(pool)} cells are scored: expected at most as many")
         found.by_score[draws] = _by_score(cells, table, scores, pool, draws, seed)
     listed = Listed(space, table)
     drawn = _Pool(listed, [space.decode(text) for text in pool])

@@ -1,0 +1,132 @@
+"""The experiment over cells, small: its rows, its searches, and that it goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+from itertools import product
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from shoestring import config
+from shoestring.cost import Ledger
+from shoestring.evaluate.scores import Report
+from shoestring.methods.search.cells201 import Cells201
+from shoestring.methods.search.recipe_cells import aside, run_cells
+from shoestring.methods.search.recipe_schema import Recipe
+
+SPACE = Cells201()
+SMALL: dict[str, Any] = {
+    "proxies": ["naswot", "span", "parameters", "flops"],
+    "workers": 1,
+    "cells": {
+        "table": "cells.csv",
+        "images": "images.npz",
+        "accuracies": ["test", "other"],
+        "validation": "seen",
+        "channels": 4,
+        "depth": 1,
+        "samples": 4,
+        "rows": 20,
+        "pool": 24,
+        "searchers": ["naswot", "span"],
+        "draws": [3, 24],
+        "searches": 4,
+        "budget": 12,
+    },
+}
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A table of cells whose accuracy is how many of their edges convolve, and noise for images."""
+    random, folder = Random(0), tmp_path / "data"
+    folder.mkdir()
+    cells = random.sample(list(product(("skip_connect", "nor_conv_1x1"), repeat=6)), 40)
+    lines = [
+        f"{SPACE.encode(cell)},{50 + sum('conv' in one for one in cell)},{random.random():.4f},{random.random():.4f}"
+        for cell in sorted(cells)
+    ]
+    (folder / "cells.csv").write_text("arch,test,other,seen\n" + "\n".join(lines) + "\n")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    np.savez(folder / "images.npz", images=pixels, labels=np.arange(8) % 2)
+    return folder
+
+
+def ran(data: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    monkeypatch.setenv("SHOESTRING_DATA", str(data))
+    return run_cells(config.check(SMALL, Recipe, "small"), Ledger(), out, "small")
+
+
+def test_the_experiment_in_small_and_again(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    found = ran(data, out, monkeypatch)
+    ranked = found.row("naswot, all scored cells")
+    assert not ranked.twin
+    assert found.row("parameters, all scored cells").twin
+    assert ranked.scores["τ, test"].n == 20
+    assert ranked.cost.flops > 0
+    assert ranked.cost.seconds > 0
+    best, chance = found.row("optimum of 24"), found.row("random of 3")
+    assert best.scores["accuracy, test"].sd == 0
+    assert best.scores["accuracy, test"].mean >= found.row("naswot of 24").scores["accuracy, test"].mean
+    assert chance.twin
+    assert {"random", "evolution (REA)", "AREA, naswot", "AREA, span"} <= {row.name for row in found.rows}
+    assert [scatter.x for scatter in found.scatters] == SMALL["proxies"]
+    assert json.loads((out / "checkpoint" / "architecture.json").read_text())["space"] == "nas-bench-201"
+
+    kept = (out / "runs" / "scores.jsonl").read_text()
+    again = ran(data, out, monkeypatch)
+    assert (out / "runs" / "scores.jsonl").read_text() == kept, "nothing is scored twice"
+    assert again == found
+    (out / "runs" / "scores.jsonl").write_text(kept[: len(kept) // 2])
+    torn = ran(data, out, monkeypatch)
+    assert [row.scores for row in torn.rows] == [row.scores for row in found.rows], "stopped is as never stopped"
+
+
+def test_the_searches_by_score_are_the_best_of_what_they_draw(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all 24 drawn, each proxy always picks the same cell: the one it scores highest."""
+    found = ran(data, tmp_path / "out", monkeypatch)
+    for proxy in ("naswot", "span"):
+        assert found.row(f"{proxy} of 24").scores["accuracy, test"].sd == 0
+    assert found.row("optimum of 3").scores["accuracy, test"].sd > 0
+
+
+def test_the_half_kept_aside_is_the_same_for_cells_that_compute_the_same() -> None:
+    random = Random(0)
+    drawn = [SPACE.draw(random) for _ in range(400)]
+    assert 140 < sum(map(aside, drawn)) < 260
+    chain = ("nor_conv_3x3", "none", "skip_connect", "none", "none", "skip_connect")
+    other = ("skip_connect", "none", "skip_connect", "none", "none", "nor_conv_3x3")
+    assert aside(chain) == aside(other)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"table": "none.csv"}, "none.csv: no such file, nor in SHOESTRING_DATA"),
+        ({"accuracies": ["tset"]}, "has no column 'tset'; did you mean 'test'"),
+        ({"draws": [25]}, "draws is 25, but 24 cells are scored"),
+        ({"samples": 9}, "9"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], says: str
+) -> None:
+    monkeypatch.setenv("SHOESTRING_DATA", str(data))
+    recipe = config.check({**SMALL, "cells": {**SMALL["cells"], **change}}, Recipe, "small")
+    with pytest.raises(ValueError, match=says):
+        run_cells(recipe, Ledger(), tmp_path / "out", "small")
+
+
+def test_no_file_and_no_folder_of_data_says_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SHOESTRING_DATA", raising=False)
+    assert "SHOESTRING_DATA" not in os.environ
+    with pytest.raises(ValueError, match="name the folder of your data sets in SHOESTRING_DATA, or give its path"):
+        run_cells(config.check(SMALL, Recipe, "small"), Ledger(), tmp_path / "out", "small")
