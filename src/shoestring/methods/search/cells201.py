@@ -82,22 +82,29 @@ class Cells201:
             return Network(architecture, self.channels, self.cells, self.classes)
 
 
-def canonical(architecture: Cell) -> str:
-    """A text that is equal for cells that compute the same, up to the order of a sum.
+def canonical(architecture: Cell, linear: bool = False) -> str:
+    """A text that is equal for cells whose untrained networks compute the same, up to the order of a sum.
 
     Dropped are edges that carry nothing and nodes that reach no output; a node that only passes another on is that one.
-    Cells with equal texts differ in their accuracy only by the seeds of their training.
+    Trained networks of equal texts differ by their seeds, and by the shifts that norms learn behind a zero.
+
+    linear  also takes apart the pooling of a sum, which changes rounding alone: then cells that compute the same have
+            equal texts
     """
     nodes = ["x"]
     for edges in _INCOMING:
-        terms = []
+        terms: list[str] = []
         for edge in edges:
             source, operation = nodes[EDGES[edge][0]], architecture[edge]
             if operation == "none" or not source:
                 continue
-            terms.append(source if operation == "skip_connect" else f"{operation}({source})")
-        inner = [part for term in terms for part in _terms(term)]
-        nodes.append("+".join(sorted(inner)))
+            if operation == "skip_connect":
+                terms += _terms(source)
+            elif linear and operation == "avg_pool_3x3":
+                terms += [f"{operation}({term})" for term in _terms(source)]
+            else:
+                terms.append(f"{operation}({source})")
+        nodes.append("+".join(sorted(terms)))
     return nodes[-1]
 
 

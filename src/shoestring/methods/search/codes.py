@@ -18,6 +18,11 @@ _RECTIFIERS = (
     *(aten.threshold, aten.threshold_),
     *(aten.clamp_min, aten.clamp_min_, aten.clamp, aten.clamp_, aten.glu),
 )
+# of what they are given, only the shape is taken
+_SHAPE_ALONE = (
+    *(aten.zeros_like, aten.ones_like, aten.empty_like, aten.full_like, aten.rand_like, aten.randn_like),
+    *(aten.randint_like, aten.new_zeros, aten.new_ones, aten.new_empty, aten.new_full),
+)
 # written out in elementary operations, so that only the module says what they are
 _WRITTEN_OUT = ("NewGELUActivation", "FastGELUActivation", "QuickGELUActivation", "AccurateGELUActivation")
 
@@ -70,7 +75,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does n
             before = _pre_activation(func, args, kwargs)
             activation = None if before is None else self._handed_on(before)
         found = func(*args, **kwargs)
-        self._remember(func, _tensors((*args, *kwargs.values())), args, found, activation)
+        self._remember(func, args, kwargs, found, activation)
         return found
 
     def _handed_on(self, before: Tensor) -> int:
@@ -78,18 +83,22 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch does n
         self._seen += 1
         return self._seen - 1
 
-    def _remember(self, func: Any, inputs: list[Tensor], args: Any, found: Any, activation: int | None) -> None:
+    def _remember(self, func: Any, args: Any, kwargs: Any, found: Any, activation: int | None) -> None:
+        inputs = [] if func.overloadpacket in _SHAPE_ALONE else _tensors((*args, *kwargs.values()))
         places = [_memory(tensor) for tensor in inputs]
         parents = {self._from[place] for place in places if place in self._from}
         node = _Node(parents, activation)
         if func._schema.is_mutable:
-            for argument, value in zip(func._schema.arguments, args, strict=False):
+            given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+            for argument in func._schema.arguments:
                 if argument.alias_info is not None and argument.alias_info.is_write:
-                    for tensor in _tensors((value,)):
+                    for tensor in _tensors((given.get(argument.name),)):
                         self._from[_memory(tensor)] = node
         for tensor in _tensors((found,)):
             place = _memory(tensor)
-            if place not in places:  # else a view, or written above
+            if func.overloadpacket is aten.lift_fresh:
+                self._from.pop(place, None)  # from outside of torch, in memory that another tensor may have left
+            elif place not in places:  # else a view, or written above
                 self._from[place] = node
 
     @contextmanager

@@ -14,10 +14,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from shoestring.methods.search.embeddings import are_tokens, of_tokens
-from shoestring.methods.search.gradients import substituted
 from shoestring.methods.search.inputs import Inputs, device_of, logits, moved
 from shoestring.methods.search.score import Score
-from shoestring.methods.search.untouched import untouched
+from shoestring.methods.search.untouched import passed, untouched
 
 # powers of two, so that scaling rounds nothing; an output beyond the least is no longer sure to be exact
 _EXPONENTS, _LEAST = (0, -500, 500, -1000, 1000), 2.0**-960
@@ -72,7 +71,7 @@ def _flow(model: nn.Module, inputs: Inputs, embedding: nn.Module | None, scale: 
         for name, buffer in model.named_buffers()
     }
     with torch.enable_grad(), untouched(model), _passing_on(model, embedding, scale), _Linear():
-        found = logits(substituted(model, _scaled(inputs, scale), buffers | weights)).sum() * scale
+        found = logits(passed(model, _scaled(inputs, scale), buffers | weights)).sum() * scale
         if not found.requires_grad or not bool(torch.isfinite(found)):
             return 0.0 if bool(torch.isfinite(found)) else math.inf
         gradients = torch.autograd.grad(found, trained, allow_unused=True)

@@ -1,35 +1,18 @@
-"""Networks with other tensors in the place of their weights, and how steep the loss of an untrained one is."""
+"""How steep the loss of an untrained network is."""
 
 from __future__ import annotations
 
 import math
-import sys
-from contextlib import ExitStack
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from shoestring.methods.search.embeddings import real
-from shoestring.methods.search.inputs import Inputs, arguments, dense, device_of, logits, moved
+from shoestring.methods.search.inputs import Inputs, dense, device_of, logits, moved
 from shoestring.methods.search.score import Score
-from shoestring.methods.search.untouched import untouched
+from shoestring.methods.search.untouched import passed, untouched
 
 _IGNORED = -100
-
-
-def substituted(model: nn.Module, inputs: Inputs, tensors: dict[str, Tensor]) -> Any:
-    """What the model returns for a batch with these in place of its parameters and buffers, tied ones too.
-
-    Buffers that are not given are copied, so that none of the model's own is written to.
-    """
-    positional, named = arguments(inputs)
-    state = {name: buffer.clone() for name, buffer in model.named_buffers() if name not in tensors}
-    with ExitStack() as stack:
-        if "torch._dynamo" in sys.modules:
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code hides its operations
-        return functional_call(model, state | tensors, positional, named)
 
 
 def grad_norm(model: nn.Module, inputs: Inputs) -> Score:
@@ -48,7 +31,7 @@ def grad_norm(model: nn.Module, inputs: Inputs) -> Score:
     if not trained:
         raise ValueError(f"{type(model).__name__} has no parameter that is trained: there is no gradient to measure")
     with torch.enable_grad(), untouched(model):
-        loss = _loss(logits(substituted(model, inputs, weights)), inputs)
+        loss = _loss(logits(passed(model, inputs, weights)), inputs)
         if not bool(torch.isfinite(loss)):
             raise ValueError(f"{type(model).__name__} gives a loss of {loss.item()} on this batch: it is not scored")
         found = torch.autograd.grad(loss, trained, allow_unused=True)

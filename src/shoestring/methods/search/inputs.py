@@ -14,10 +14,13 @@ TOKENS = 128  # of a batch of text, compared with each other at the most
 
 
 def arguments(inputs: Inputs) -> tuple[tuple[Tensor, ...], Batch]:
-    """Positional and named arguments of the network: a tensor is the only one; of a dict, all but its labels."""
+    """Positional and named arguments of the network: a tensor is the only one; of a dict, all but its labels.
+
+    Copies, which a network may write to.
+    """
     if isinstance(inputs, Tensor):
-        return (inputs,), {}
-    return (), {name: value for name, value in inputs.items() if name != "labels"}
+        return (inputs.clone(),), {}
+    return (), {name: value.clone() for name, value in inputs.items() if name != "labels"}
 
 
 def moved(inputs: Inputs, device: torch.device) -> Inputs:

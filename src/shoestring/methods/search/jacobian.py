@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from shoestring.methods.search.embeddings import are_tokens, of_tokens, real
-from shoestring.methods.search.gradients import substituted
 from shoestring.methods.search.inputs import Inputs, checked, dense, device_of, logits, moved
 from shoestring.methods.search.score import Score
-from shoestring.methods.search.untouched import untouched
+from shoestring.methods.search.untouched import passed, untouched
 
 _SMALL = 1e-5
 
@@ -51,7 +50,7 @@ def _jacobians(model: nn.Module, inputs: Inputs) -> Tensor:
             found, leaves = _from_tokens(model, inputs, frozen)
         else:
             leaves, given = _leaves(inputs)
-            found = logits(substituted(model, given, frozen))
+            found = logits(passed(model, given, frozen))
         mask = real(inputs)
         if mask is not None and found.dim() == 3 and found.shape[:2] == mask.shape:
             found = found * mask[..., None]
@@ -91,7 +90,7 @@ def _from_tokens(model: nn.Module, inputs: Inputs, frozen: dict[str, Tensor]) ->
 
     hook = of_tokens(model).register_forward_hook(embedded)
     try:
-        found = logits(substituted(model, inputs, frozen))
+        found = logits(passed(model, inputs, frozen))
     finally:
         hook.remove()
     if not leaves:

@@ -39,8 +39,9 @@ def together(codes: Tensor) -> Tensor:
         return torch._int_mm(bytes_, bytes_.T).long()
     found = torch.zeros(len(codes), len(codes), dtype=torch.int64, device=codes.device)
     for part in torch.split(codes, _EXACT, dim=1):
-        floats = part.float()
-        found += (floats @ floats.T).long()
+        with torch.autocast(codes.device.type, enabled=False):  # half precision would round the counts
+            floats = part.float()
+            found += (floats @ floats.T).long()
     return found
 
 
@@ -54,7 +55,9 @@ def kernel(model: nn.Module, inputs: Inputs) -> Kernel:
     """The kernel of all activations that the output came from, in one forward pass.
 
     model   any network with rectifiers, or with GELU, SiLU and their kin, whose pre-activation's sign is the code; a
-            gated unit's code is that of its gate. On the device of its parameters
+            gated unit's code is that of its gate. Modules or functions of torch, or modules of transformers; what is
+            written out by hand, such as x * sigmoid(x), is not seen. On the device of its parameters. Samples come
+            first in all activations, and after them, in text, the tokens
     inputs  a tensor (N, ...), or a dict of the network's arguments. Of text (`input_ids`), up to 128 tokens that are
             no padding are compared instead of whole rows
     Memory beyond the forward pass is O(N^2). Where some activation does not reach the output, the pass is done again
@@ -136,7 +139,8 @@ def _codes(before: Tensor, rows: tuple[Tensor, Tensor | None], inputs: Inputs) -
     samples, places = rows
     active = before > 0
     if places is None:
-        return _flat(active, len(samples))
+        images = inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()))
+        return _flat(active, len(samples), windows=images.dim() == 4)
     assert not isinstance(inputs, Tensor)
     count, length = inputs["input_ids"].shape
     samples, places = samples.to(before.device), places.to(before.device)
@@ -144,7 +148,7 @@ def _codes(before: Tensor, rows: tuple[Tensor, Tensor | None], inputs: Inputs) -
         return active[samples, places].flatten(1)
     if active.shape[0] == count * length:
         return active[samples * length + places].flatten(1)
-    if active.shape[0] == count:
+    if active.shape[0] == count and length not in active.shape[1:]:
         return active[samples].flatten(1)  # one value a text, the same for all its tokens
     raise ValueError(
         f"an activation has the shape {tuple(before.shape)}, in which {count} texts of {length} tokens cannot be told "
@@ -152,13 +156,13 @@ def _codes(before: Tensor, rows: tuple[Tensor, Tensor | None], inputs: Inputs) -
     )
 
 
-def _flat(active: Tensor, count: int) -> Tensor:
+def _flat(active: Tensor, count: int, windows: bool) -> Tensor:
     if active.shape[0] == count:
         strides: tuple[int, ...] = active.stride()
         order = sorted(range(1, active.dim()), key=lambda axis: -strides[axis])
         return active.permute(0, *order).reshape(count, -1)
-    if active.shape[0] % count == 0:
-        return active.reshape(count, -1)  # parts of samples, as windows and patches are, in the order of the samples
+    if windows and active.shape[0] % count == 0:
+        return active.reshape(count, -1)  # parts of images, in the order of the images
     raise ValueError(
         f"an activation has the shape {tuple(active.shape)}, in which {count} samples cannot be told apart: "
         "expected them first"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from statistics import fmean
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate.scores import Report
-from shoestring.methods.search.cells201 import Cell, Cells201, canonical
+from shoestring.methods.search.cells201 import Cells201, canonical
 from shoestring.methods.search.images import labelled
 from shoestring.methods.search.inputs import Inputs
 from shoestring.methods.search.parallel import Proxy
@@ -26,6 +26,8 @@ from shoestring.methods.search.recipe_schema import Recipe
 from shoestring.methods.search.recipe_scored import Kept, named, scored
 from shoestring.methods.search.recipe_searches import simulate
 from shoestring.methods.search.table import Table
+
+COUNTED = 4  # networks whose FLOPs are counted for each proxy
 
 
 def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
@@ -50,15 +52,17 @@ def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     proxies = named(recipe.proxies)
     with ledger.phase("score"):
         found = _scored(recipe, space, pool, rows, proxies, inputs, out)
-        passes = _passes(space, rows[0], proxies, inputs)
+        passes = _passes(space, rows[:COUNTED], proxies, inputs)
         costs = _costs(rows, found, passes, len(images))
-        for cost in costs.values():
-            ledger.charge(flops=cost.flops)
+        for proxy, cost in costs.items():
+            done = len({id(found[text][proxy]) for text in pool if proxy in found[text]})  # one a network
+            ledger.charge(flops=cost.flops * done)
     values = {proxy: {text: scores[proxy] for text, scores in found.items() if proxy in scores} for proxy in proxies}
+    kept_aside = aside(space, [text for text, _ in table])
     ranked = Ranked(
         {column: [table.value(text, column) for text in rows] for column in cells.accuracies},
         {proxy: [values[proxy][text].score.value for text in rows] for proxy in proxies},
-        [aside(space.decode(text)) for text in rows],
+        [text in kept_aside for text in rows],
         costs,
     )
     with ledger.phase("search"):
@@ -70,9 +74,15 @@ def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     return report(recipe, name, ranked, searched, 3.0 * cells.epochs * cells.epoch_images * flops_of_one)
 
 
-def aside(cell: Cell) -> bool:
-    """Whether a cell belongs to the half that was not looked at while our own score was chosen."""
-    return bool(hashlib.sha256(f"split{canonical(cell)}".encode()).digest()[-1] % 2)
+def aside(space: Cells201, texts: Sequence[str]) -> set[str]:
+    """Those of a table's cells that were not looked at while our own score was chosen, nor any that compute the same.
+
+    What was looked at was the half of the canonical texts whose SHA-256 of `split` and the text is even.
+    """
+    cells = {text: space.decode(text) for text in texts}
+    even = [cell for cell in cells.values() if not sha256(f"split{canonical(cell)}".encode()).digest()[-1] % 2]
+    seen = {canonical(cell, linear=True) for cell in even}
+    return {text for text, cell in cells.items() if canonical(cell, linear=True) not in seen}
 
 
 def _file(name: str) -> Path:
@@ -119,11 +129,16 @@ def _scored(
     return {text: {**every[same[text]], **first.get(same[text], {}), **counted.get(text, {})} for text in pool}
 
 
-def _passes(space: Cells201, text: str, proxies: Mapping[str, Proxy], inputs: Inputs) -> dict[str, float]:
-    """The FLOPs of each proxy as a multiple of a forward pass over its batch, by counting those of one network."""
-    model, samples = space.build(space.decode(text), 0), len(next(iter(inputs.values())))
-    forward = PROXIES["flops"](model, inputs).value * samples
-    return {name: flops.count(partial(proxy, model, inputs)) / forward for name, proxy in proxies.items()}
+def _passes(space: Cells201, texts: Sequence[str], proxies: Mapping[str, Proxy], inputs: Inputs) -> dict[str, float]:
+    """The FLOPs of each proxy as a multiple of a forward pass over its batch, by counting those of a few networks."""
+    samples, forward = len(next(iter(inputs.values()))), 0.0
+    counted = dict.fromkeys(proxies, 0)
+    for text in texts:
+        model = space.build(space.decode(text), 0)
+        forward += PROXIES["flops"](model, inputs).value * samples
+        for name, proxy in proxies.items():
+            counted[name] += flops.count(partial(proxy, model, inputs))
+    return {name: count / forward for name, count in counted.items()}
 
 
 def _costs(

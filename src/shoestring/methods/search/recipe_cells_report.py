@@ -90,7 +90,7 @@ def _correlated(ranked: Ranked, proxy: str, group: str, places: Sequence[int]) -
     sizes = [ranked.scores[COUNT][row] for row in places]
     narrower: dict[str, Callable[[], float]] = {"τ, best tenth": lambda: top(scores, first)}
     if proxy != COUNT:
-        narrower["τ, equal parameters"] = lambda: within_groups(scores, first, sizes, resamples=1).value
+        narrower["τ, equal parameters"] = lambda: within_groups(scores, first, sizes, resamples=100).value
     for name, measured in narrower.items():
         with suppress(ValueError):  # of few cells, none may be comparable
             found[name] = Score.of([measured()])

@@ -27,8 +27,8 @@ class Cells(config.Recipe):
     searchers      proxies that search
     draws          how many a search by score draws
     searches       simulated, of each kind
-    budget         of an evolution or a random search, in trainings of an average cell, and scores besides
-    epochs, epoch_images  of one training: with the FLOPs of a cell, what it is said to cost
+    budget         of an evolution or a random search, in trainings, which all count alike, and scores besides
+    epochs, epoch_images  of one training: with the FLOPs of an average cell, what it is said to cost
     """
 
     table: Name
@@ -118,4 +118,10 @@ class Recipe(config.Recipe):
     def _one_of_the_two(self) -> Recipe:
         if (self.cells is None) == (self.decoders is None):
             raise ValueError("expected either cells or decoders")
+        if self.cells is not None:
+            needed = {"parameters", "flops", *self.cells.searchers}
+            if needed - {*self.proxies}:
+                raise ValueError(f"expected proxies with {', '.join(sorted(needed))}, got {', '.join(self.proxies)}")
+            if len(self.seeds) > 1:
+                raise ValueError(f"expected one seed for cells, got {self.seeds}")
         return self

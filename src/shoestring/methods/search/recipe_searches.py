@@ -119,20 +119,19 @@ def _assisted(
 def _by_score(
     cells: Cells, table: Table, scores: Mapping[str, Mapping[str, float]], pool: Sequence[str], draws: int, seed: int
 ) -> dict[str, dict[str, list[float]]]:
-    """The accuracies of what each proxy picks, of a random pick and of the best there was, on the same draws."""
-    first = cells.accuracies[0]
-    picked: dict[str, list[str]] = {name: [] for name in (*scores, RANDOM, OPTIMUM)}
+    """Accuracies, on the same draws, of what each proxy picks, of a random pick, and the best drawn, by column."""
+    found: dict[str, dict[str, list[float]]] = {
+        name: {column: [] for column in cells.accuracies} for name in (*scores, RANDOM, OPTIMUM)
+    }
     random = Random(f"{seed} {draws}")
     for _ in range(cells.searches):
         drawn = random.sample(pool, draws)
-        for proxy, values in scores.items():
-            picked[proxy].append(max(drawn, key=values.__getitem__))
-        picked[RANDOM].append(drawn[0])
-        picked[OPTIMUM].append(max(drawn, key=lambda text: table.value(text, first)))
-    return {
-        name: {column: [table.value(text, column) for text in texts] for column in cells.accuracies}
-        for name, texts in picked.items()
-    }
+        picked = {name: max(drawn, key=values.__getitem__) for name, values in scores.items()} | {RANDOM: drawn[0]}
+        for column in cells.accuracies:
+            for name, text in picked.items():
+                found[name][column].append(table.value(text, column))
+            found[OPTIMUM][column].append(max(table.value(text, column) for text in drawn))
+    return found
 
 
 def _path(history: Sequence[Visit[Cell]], space: Cells201, table: Table, cells: Cells) -> Path:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from shoestring.methods.search.codes import Watch
-from shoestring.methods.search.gradients import substituted
 from shoestring.methods.search.inputs import Inputs, checked, dense, device_of, logits, moved, outputs
 from shoestring.methods.search.score import Score
-from shoestring.methods.search.untouched import untouched
+from shoestring.methods.search.untouched import passed, untouched
 
-_ROWS = 8192  # of an activation, evenly spread, that correlations are taken over
+_ROWS = 8192  # of an activation, evenly spread, that correlations are taken over at the most
 
 
 def span(model: nn.Module, inputs: Inputs) -> Score:
@@ -29,8 +28,9 @@ def span(model: nn.Module, inputs: Inputs) -> Score:
 
     size_term is log(P) / 4, shape_term the rest; -inf where nothing varies or no gradient flows, as in a network that
     is cut off from its inputs. One pass forward and one back; no labels. Norms take the batch's statistics. Channels
-    are the second axis of images and the last of all else. Compare values of equal batches only.
-    Raises ValueError as `kernel` does.
+    are the second axis of activations of four dimensions or more, as convolutions have them, and the last of others.
+    Compare values of equal batches only.
+    Raises ValueError on a batch that cannot be compared, a network without activations, and what is not finite.
 
     This score is ours. Its parts and the weight of a quarter were chosen on NAS-Bench-201 cells, on half of the
     topologies (`recipe_cells.aside` is the other half); the card tells how it fared on those kept aside.
@@ -46,7 +46,7 @@ def span(model: nn.Module, inputs: Inputs) -> Score:
     }
     with torch.enable_grad(), untouched(model):
         with Watch(see) as watch, watch.modules(model):
-            returned = substituted(model, inputs, weights)
+            returned = passed(model, inputs, weights)
         found = logits(returned)
         if not bool(torch.isfinite(found).all()):
             raise ValueError(f"{type(model).__name__} gives an output that is not finite on this batch: no score")
@@ -54,7 +54,9 @@ def span(model: nn.Module, inputs: Inputs) -> Score:
     if not widths:
         raise ValueError(f"{type(model).__name__} has no activation: ReLU and its kin, GELU, SiLU, gates are known")
     width = sum(widths[activation] for activation in watch.reached(outputs(returned)))
-    steepest = max((float(gradient.norm()) for gradient in gradients), default=0.0)
+    steepest = float(torch.stack([gradient.norm() for gradient in gradients]).max()) if gradients else 0.0
+    if not math.isfinite(steepest):
+        raise ValueError(f"{type(model).__name__} has a gradient that is not finite on this batch: no score")
     if not width or not steepest:
         return Score(-math.inf)
     size = math.log(sum(gradient.numel() for gradient in gradients)) / 4
@@ -87,14 +89,22 @@ def _rows(before: Tensor, inputs: Inputs) -> Tensor:
     rows = channels_last.detach().reshape(-1, channels_last.shape[-1])
     if isinstance(inputs, dict) and "attention_mask" in inputs and len(rows) == inputs["attention_mask"].numel():
         rows = rows[inputs["attention_mask"].flatten() != 0]
-    return rows[:: math.ceil(len(rows) / _ROWS)]
+    stride = math.ceil(len(rows) / _ROWS)
+    while math.gcd(stride, len(rows)) > 1:  # else an image's columns were taken whole, and others never
+        stride += 1
+    return rows[::stride]
 
 
 def _signed(found: Tensor, inputs: Inputs) -> Tensor:
     """The sum of all logits but those of padding, each with a sign, always the same for one shape."""
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, found.shape, generator=generator).to(found) * 2 - 1
-    if isinstance(inputs, dict) and "attention_mask" in inputs and found.shape[:2] == inputs["attention_mask"].shape:
+    if (
+        isinstance(inputs, dict)
+        and "attention_mask" in inputs
+        and found.dim() == 3
+        and found.shape[:2] == inputs["attention_mask"].shape
+    ):
         signs = signs * inputs["attention_mask"][..., None]
     return (found * signs).sum()
 
