@@ -7,7 +7,8 @@ of CIFAR's size. Each contender has its own copy of a network, from the same see
 an order that goes round. Building is not clocked. A ratio is the median over the networks; so are the seconds.
 
 `published` is the procedure of the paper's code, written anew and plainly: a forward and a backward pass of ones marks
-the rectifiers that a gradient reached, a second forward pass adds their kernels in NumPy, layer by layer. `forward` is
+the rectifiers that a gradient reached, a second forward pass adds their kernels in NumPy, layer by layer. Its images
+are laid out as PyTorch's are by default, and once more with their channels last, as ours lays them out. `forward` is
 the pass alone, without gradients, with batch statistics, in the memory layout that ours takes: the limit.
 
 Where both count the same units their kernels must be the same: on images in one layout to the integer, but for
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="at toy size: whether it runs, not what it measures")
     parser.add_argument("--json", type=Path, help="keep the rows here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.quick:
         toy = {"cells": 2, "samples": 8, "stage": 1, "channels": 4, "memory": 20, "repeats": 3, "threads": 1}
@@ -77,9 +79,9 @@ def main() -> None:
             parser.error(f"--{name} is {getattr(arguments, name)}: expected 1 or more")
     torch.set_num_threads(arguments.threads)
     if arguments.child:
-        print(json.dumps(list(resident(arguments.memory))), flush=True)
+        print(json.dumps(list(resident(arguments.memory, arguments.workers))), flush=True)
         return
-    rows = [*compare(arguments), *kernels(arguments), memory(arguments)]
+    rows = [*compare(arguments), *kernels(arguments), *(memory(arguments, workers) for workers in (1, 2))]
     show(rows)
     if arguments.json:
         keep(arguments.json, rows)
@@ -121,7 +123,7 @@ def turns(space: Cells201, cell: Cell, images: Tensor, number: int) -> dict[str,
     found = {}
     for name in names[number % len(names) :] + names[: number % len(names)]:
         model = space.build(cell, 0)
-        given = images.contiguous(memory_format=torch.channels_last) if name == "forward" else images
+        given = images.contiguous(memory_format=torch.channels_last) if name in CHANNELS_LAST else images
         started = time.perf_counter()
         CONTENDERS[name](model, given)
         found[name] = time.perf_counter() - started
@@ -182,8 +184,10 @@ def forward(model: nn.Module, images: Tensor) -> None:
 CONTENDERS: dict[str, Callable[[nn.Module, Tensor], object]] = {
     "ours": score,
     "published": published,
+    "published, channels last": published,
     "forward": forward,
 }
+CHANNELS_LAST = ("published, channels last", "forward")
 
 
 # the kernel alone
@@ -225,16 +229,17 @@ def in_floats(codes: Tensor) -> Tensor:
 # memory
 
 
-def memory(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How far a fresh process rose above where it stood after the first tenth of its networks."""
+def memory(arguments: argparse.Namespace, workers: int) -> dict[str, Any]:
+    """How far a fresh process, and its workers, rose above where it stood after the first tenth of its networks."""
     words = [str(Path(__file__).resolve()), "--child", "--memory", str(arguments.memory), "--threads", "1"]
+    words += ["--workers", str(workers)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the process that scores for its memory failed:\n{done.stderr[-4000:]}")
     found = json.loads(done.stdout.splitlines()[-1])
     settled = found[: len(found) // 10][-1]
     return {
-        "measured": "memory",
+        "measured": "memory" if workers == 1 else f"memory, {workers} workers",
         "networks": len(found),
         "threads": 1,
         "MB after a tenth": round(settled / MB, 1),
@@ -242,13 +247,13 @@ def memory(arguments: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def resident(count: int) -> Iterator[int]:
-    """The resident set, in bytes, after each of so many small networks."""
+def resident(count: int, workers: int) -> Iterator[int]:
+    """The resident set of this process and its workers, in bytes, after each of so many small networks."""
     space, draws, process = Cells201(channels=4, cells=1), Random(0), psutil.Process()
     images = torch.randn(32, 3, MEMORY_SIDE, MEMORY_SIDE, generator=torch.Generator().manual_seed(0))
     jobs = ((number, partial(space.build, space.draw(draws), number)) for number in range(count))
-    for _ in scores(jobs, {"naswot": score}, images):
-        yield process.memory_info().rss
+    for _ in scores(jobs, {"naswot": score}, images, workers):
+        yield sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -258,7 +263,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     print("\nratios")
     more = of["memory"]["MB more at most"]
     print(
-        f"ours: {of['published']['ours / it']:.2f}x as fast as the published procedure, "
+        f"ours: {of['published']['ours / it']:.2f}x as fast as the published procedure "
+        f"({of['published, channels last']['ours / it']:.2f}x with channels last), "
         f"{of['forward']['ours / it']:.2f} of the speed of the forward pass; its kernel "
         f"{of['kernel in floats']['ours / it']:.1f}x as fast as in floats; at most {more} MB more after the first "
         f"tenth of {of['memory']['networks']} networks"

@@ -190,7 +190,16 @@ def test_search_runs_at_toy_size(search, monkeypatch, tmp_path, capsys):
     record = json.loads(kept.read_text())
     assert record.keys() >= {"benchmark", "command", "date", "commit", "machine", "rows"}
     measured = {row["measured"]: row for row in record["rows"]}
-    assert list(measured) == ["ours", "published", "forward", "kernel in integers", "kernel in floats", "memory"]
+    assert list(measured) == [
+        "ours",
+        "published",
+        "published, channels last",
+        "forward",
+        "kernel in integers",
+        "kernel in floats",
+        "memory",
+        "memory, 2 workers",
+    ]
     assert measured["ours"]["ours / it"] == measured["kernel in integers"]["ours / it"] == 1.0
     assert all(row["networks/s"] > 0 for row in record["rows"][:3])
     assert measured["published"]["same kernel"] == "3 of 3"

@@ -19,6 +19,7 @@ from transformers import AutoModel, GPT2Config, GPTNeoXConfig, LlamaConfig
 from shoestring.methods.search.cells201 import Cells201
 from shoestring.methods.search.inputs import compared
 from shoestring.methods.search.kernel import agreements, kernel, together
+from shoestring.methods.search.proxies import PROXIES
 from shoestring.models import presets
 
 
@@ -390,3 +391,116 @@ def test_a_preset_is_scored_as_it_is_built() -> None:
     ids = torch.randint(0, 64, (4, 16), generator=torch.Generator().manual_seed(0))
     found = kernel(model, {"input_ids": ids, "labels": ids})
     assert found.units == model.config.num_hidden_layers * model.config.intermediate_size
+
+
+# what a first review found
+
+
+def test_fused_encoder_layers_are_seen() -> None:
+    """In evaluation mode torch computes a whole encoder layer in one operation, where no activation can be seen."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 24, batch_first=True)
+    model = nn.Sequential(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), nn.Flatten(), nn.Linear(40, 2))
+    fused = torch.backends.mha.get_fastpath_enabled()
+    assert kernel(model.eval(), torch.randn(4, 5, 8)).units == 2 * 5 * 24
+    assert torch.backends.mha.get_fastpath_enabled() == fused
+
+
+def test_weights_that_renormalise_themselves_and_a_batch_that_is_written_to_are_left_as_they_were() -> None:
+    model = nn.Sequential(nn.Embedding(9, 4, max_norm=0.1), nn.Flatten(), nn.Linear(12, 5), nn.ReLU())
+    before = model[0].weight.detach().clone()
+    kernel(model, torch.arange(9).reshape(3, 3))
+    assert torch.equal(model[0].weight, before)
+    rows = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    kept = rows.clone()
+    kernel(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 2)), rows)
+    assert torch.equal(rows, kept)
+
+
+def test_what_only_takes_the_shape_of_an_activation_does_not_come_from_it() -> None:
+    class Shaped(Through):
+        def forward(self, rows: Tensor) -> Tensor:
+            dead = F.relu(self.first(rows) * 2)
+            found: Tensor = self.last(torch.zeros_like(dead) + F.relu(self.first(rows)))
+            return found
+
+    assert kernel(Shaped(None), torch.randn(5, 4)).units == 6
+
+
+def test_memory_that_is_used_again_does_not_bring_back_what_lay_there() -> None:
+    class Reusing(Through):
+        def forward(self, rows: Tensor) -> Tensor:
+            found: Tensor = self.last(F.relu(self.first(rows)))
+            for _ in range(50):
+                dead = F.relu(self.first(rows) * 2)
+                size = dead.shape
+                del dead
+                found = found + torch.tensor([[1.0] * size[1]] * size[0]).sum()
+            return found
+
+    assert kernel(Reusing(None), torch.randn(5, 4)).units == 6
+
+
+def test_a_result_that_is_written_to_a_given_place_is_followed() -> None:
+    class Written(Through):
+        def forward(self, rows: Tensor) -> Tensor:
+            place = torch.empty(len(rows), 2)
+            torch.mm(F.relu(self.first(rows)), self.last.weight.T, out=place)
+            return place
+
+    assert kernel(Written(None), torch.randn(5, 4)).units == 6
+
+
+def test_a_pass_keeps_no_gradients() -> None:
+    class Asked(Through):
+        def forward(self, rows: Tensor) -> Tensor:
+            assert not torch.is_grad_enabled()
+            return super().forward(rows)
+
+    kernel(Asked(F.relu), torch.randn(5, 4))
+
+
+def test_inference_mode_changes_nothing() -> None:
+    torch.manual_seed(0)
+    model, rows = Through(F.relu), torch.randn(5, 4)
+    plain = kernel(model, rows)
+    with torch.inference_mode():
+        assert torch.equal(kernel(model, rows).agreements, plain.agreements)
+        assert torch.equal(kernel(model, rows.clone()).agreements, plain.agreements)
+
+
+def test_noise_in_a_network_is_the_same_each_time() -> None:
+    model = Through(lambda rows: F.relu(rows + torch.randn_like(rows)))
+    rows = torch.randn(5, 4)
+    assert torch.equal(kernel(model, rows).agreements, kernel(model, rows).agreements)
+
+
+def test_text_whose_tokens_do_not_come_first_is_refused() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.over = nn.Embedding(50, 6), nn.Conv1d(6, 16, 3, padding=1)
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            return F.relu(self.over(self.table(input_ids).transpose(1, 2)))
+
+    with pytest.raises(ValueError, match="3 texts of 9 tokens cannot be told apart"):
+        kernel(Turned(), {"input_ids": torch.randint(0, 50, (3, 9))})
+
+
+@pytest.mark.parametrize("name", [name for name in PROXIES if name not in ("grad_norm", "decoder_parameters")])
+def test_all_proxies_leave_the_batch_and_say_the_same_in_inference_mode(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    rows = torch.randn(5, 4)
+    kept = rows.clone()
+    plain = PROXIES[name](model, rows)
+    assert torch.equal(rows, kept)
+    with torch.inference_mode():
+        assert PROXIES[name](model, rows).value == plain.value
+
+
+@pytest.mark.parametrize("name", ["naswot", "span", "flops", "synflow", "jacob_cov"])
+def test_an_empty_batch_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"nothing|empty"):
+        PROXIES[name](Through(F.relu), torch.zeros(0, 4))

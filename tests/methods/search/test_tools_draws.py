@@ -21,7 +21,6 @@ from shoestring.methods.search.parallel import scores
 from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.score import Score
 from shoestring.methods.search.tools_draws import Wanted, best, write
-from shoestring.methods.search.tools_score import proxies
 
 Make = Callable[..., Wanted]
 
@@ -65,7 +64,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def refusing(model: nn.Module, inputs: Inputs) -> Score:
         raise ValueError("not of these")
 
-    monkeypatch.setattr(tools_draws, "proxies", lambda: {"decoder_parameters": plain, "odd": refusing})
+    monkeypatch.setattr(tools_draws, "PROXIES", {"decoder_parameters": plain, "odd": refusing})
     return asked
 
 
@@ -80,7 +79,7 @@ def test_every_proxy_scores_every_draw_and_the_best_is_written(wanted: Make) -> 
     found = best(asked, told.append)
     assert told == []
     assert len(found.ranked) == 3
-    assert all(row.keys() == proxies().keys() for row in found.ranked.values())
+    assert all(row.keys() == PROXIES.keys() for row in found.ranked.values())
     assert found.proxy == "decoder_parameters"
     values = [row["decoder_parameters"].value for row in found.ranked.values()]
     assert values == sorted(values, reverse=True)
@@ -108,7 +107,7 @@ def test_the_same_call_again_scores_nothing_and_more_draws_go_on(wanted: Make, f
 def test_what_was_scored_before_a_kill_is_not_scored_again(
     wanted: Make, few: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = tools_draws.proxies()["decoder_parameters"]
+    plain = tools_draws.PROXIES["decoder_parameters"]
 
     def stopping(model: nn.Module, inputs: Inputs) -> Score:
         if len(few) == 4:
@@ -116,7 +115,7 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(
         return plain(model, inputs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tools_draws, "proxies", lambda: {"decoder_parameters": stopping})
+        patch.setattr(tools_draws, "PROXIES", {"decoder_parameters": stopping})
         with pytest.raises(KeyboardInterrupt):
             best(wanted(draws=6), [].append)
     assert len(lines(wanted().out)) == 3
@@ -136,13 +135,13 @@ def test_a_proxy_that_takes_no_such_network_is_left_out_and_said(wanted: Make, f
 
 def test_what_has_no_value_is_last(wanted: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     values = iter([1.0, 1.0, math.nan, -math.inf, 2.0])  # the first is the trial
-    monkeypatch.setattr(tools_draws, "proxies", lambda: {"p": lambda model, inputs: Score(next(values))})
+    monkeypatch.setattr(tools_draws, "PROXIES", {"p": lambda model, inputs: Score(next(values))})
     found = best(wanted(draws=4, proxy="p"), [].append)
     assert [row["p"].value for row in found.ranked.values()][:2] == [2.0, 1.0]
 
 
 def test_where_nothing_has_a_value_nothing_is_chosen(wanted: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools_draws, "proxies", lambda: {"p": lambda model, inputs: Score(-math.inf)})
+    monkeypatch.setattr(tools_draws, "PROXIES", {"p": lambda model, inputs: Score(-math.inf)})
     with pytest.raises(ValueError, match="p gives -inf for the best drawn: give another --proxy, or more --draws"):
         best(wanted(draws=2, proxy="p"), [].append)
 
@@ -203,7 +202,7 @@ def test_networks_for_images(wanted: Make, few: list[int], tmp_path: Path, monke
             return nn.Sequential(nn.Flatten(), nn.Linear(3072, architecture))
 
     monkeypatch.setattr(tools_draws.tools_spaces, "named", lambda name: Lines())
-    monkeypatch.setattr(tools_draws, "proxies", lambda: {"naswot": PROXIES["parameters"]})
+    monkeypatch.setattr(tools_draws, "PROXIES", {"naswot": PROXIES["parameters"]})
     rows = np.random.default_rng(0).integers(0, 256, (130, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", images=rows)
     asked = wanted(draws=5, space="nas-bench-201", max_parameters=None, images=tmp_path / "images.npz")

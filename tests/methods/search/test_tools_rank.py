@@ -33,7 +33,7 @@ SMALL = Cells201(channels=2, cells=1)
 def small(monkeypatch):
     """Two proxies on small networks: what is tested is the way, and the way is short."""
     monkeypatch.setattr(tools_spaces, "named", lambda _: SMALL)
-    monkeypatch.setattr(tools_rank, "proxies", lambda: {"naswot": score, "parameters": parameters})
+    monkeypatch.setattr(tools_rank, "PROXIES", {"naswot": score, "parameters": parameters})
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_singular_and_refused_networks_are_kept_as_what_they_are(files, tmp_path
     def never(model, inputs) -> Score:
         raise ValueError("no networks for images")
 
-    monkeypatch.setattr(tools_rank, "proxies", lambda: {"naswot": score, "moody": moody, "never": never})
+    monkeypatch.setattr(tools_rank, "PROXIES", {"naswot": score, "moody": moody, "never": never})
     first = ranking(files, tmp_path / "out", rows=3).found(quiet)
     values = list(first.scores["moody"].values())
     assert values[:2] == [1.0, -math.inf]
@@ -163,7 +163,7 @@ def test_where_the_score_itself_takes_no_network_it_is_said(files, tmp_path, mon
     def never(model, inputs) -> Score:
         raise ValueError("it has no activations")
 
-    monkeypatch.setattr(tools_rank, "proxies", lambda: {"naswot": never, "parameters": parameters})
+    monkeypatch.setattr(tools_rank, "PROXIES", {"naswot": never, "parameters": parameters})
     with pytest.raises(ValueError, match="naswot takes none of the first 3 networks: it has no activations"):
         ranking(files, tmp_path / "out").found(quiet)
 
@@ -171,7 +171,7 @@ def test_where_the_score_itself_takes_no_network_it_is_said(files, tmp_path, mon
 @pytest.mark.skipif(not TABLE.exists(), reason=f"{TABLE} is not there: set SHOESTRING_DATA")
 def test_on_the_real_table(files, tmp_path, monkeypatch):
     """The parameter count orders real accuracies, and nothing is lost between file and scores."""
-    monkeypatch.setattr(tools_rank, "proxies", lambda: {"naswot": parameters})
+    monkeypatch.setattr(tools_rank, "PROXIES", {"naswot": parameters})
     found = ranking((TABLE, files[1]), tmp_path / "out", rows=300, columns=("c10_test_200ep",)).found(quiet)
     truth = found.truth["c10_test_200ep"]
     with gzip.open(TABLE, "rt", encoding="utf-8") as file:

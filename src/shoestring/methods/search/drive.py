@@ -32,7 +32,7 @@ _FRUITLESS = 200  # trials in a row of which none was trained
 def enqueue_best(
     study: Study, space: Space[A], score: Callable[[A], float], random: Random, drawn: int = 20, keep: int = 10
 ) -> list[Scored[A]]:
-    """Draw and score; the best `keep` that the study does not know yet are its next trials, the best first.
+    """Draw and score; of the best `keep`, those that the study does not know yet are its next trials, best first.
 
     Returns all that were drawn, as scored: `Floor.of` takes them. With the same generator, calling it again when the
     study goes on adds nothing.

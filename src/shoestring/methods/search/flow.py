@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from shoestring.methods.search.embeddings import are_tokens, of_tokens
-from shoestring.methods.search.inputs import Inputs, device_of, logits, moved
+from shoestring.methods.search.inputs import Inputs, device_of, logits, moved, samples
 from shoestring.methods.search.score import Score
 from shoestring.methods.search.untouched import passed, untouched
 
@@ -30,6 +30,7 @@ _SOFTMAX = (torch.softmax, functional.softmax, Tensor.softmax)
 _NORM, _GELU = re.compile(r"Norm(\dd)?$"), re.compile(r"GELUActivation$")
 
 
+@torch.inference_mode(False)
 def synflow(model: nn.Module, inputs: Inputs) -> Score:
     """The log of the synaptic flow: log sum |w dR/dw| over trained parameters, R the summed output for ones.
 
@@ -44,6 +45,7 @@ def synflow(model: nn.Module, inputs: Inputs) -> Score:
 
     Tanaka et al. 2020 (SynFlow), of which this is the logarithm; passing norms over, and all of text, are ours.
     """
+    samples(inputs)
     inputs = _one(moved(inputs, device_of(model)))
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no parameter that is trained: nothing's flow could be summed")

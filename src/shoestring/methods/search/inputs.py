@@ -68,15 +68,18 @@ def logits(found: Any) -> Tensor:
 
 
 def checked(inputs: Inputs) -> Inputs:
-    """The batch itself. Raises ValueError on an empty batch, a batch of one, values that are not finite, equal rows."""
+    """The batch itself. Raises ValueError on an empty batch, one sample, values that are not finite, equal samples."""
     tensors = {"the batch": inputs} if isinstance(inputs, Tensor) else dict(inputs)
     tensors.pop("labels", None)
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{name} is {type(tensor).__name__}: expected a tensor; leave out what is not given")
     if not tensors:
         raise ValueError("the batch is empty: expected a tensor, or a dict with the network's arguments")
     for name, tensor in tensors.items():
         if tensor.dim() == 0 or len(tensor) == 0:
             raise ValueError(f"{name} holds nothing, its shape is {tuple(tensor.shape)}: expected two samples or more")
-        if len(tensor) == 1:
+        if len(tensor) == 1 and "input_ids" not in tensors:
             raise ValueError(f"{name} holds one sample: codes are compared with each other, so give two or more")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             row = int((~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero()[0])
@@ -84,7 +87,8 @@ def checked(inputs: Inputs) -> Inputs:
     lengths = {name: len(tensor) for name, tensor in tensors.items()}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the batch's tensors differ in their length: {lengths}")
-    _all_different(list(tensors.values()))
+    if "input_ids" not in tensors:  # of text, tokens are compared, and equal ones once
+        _all_different(list(tensors.values()))
     return inputs
 
 
@@ -99,6 +103,14 @@ def _all_different(tensors: list[Tensor]) -> None:
                 "would be singular: give each sample once"
             )
         first[group] = row
+
+
+def samples(inputs: Inputs) -> int:
+    """How many samples there are. Raises ValueError where there is none."""
+    count = len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values()), ()))
+    if not count:
+        raise ValueError("the batch is empty: expected a tensor, or a dict with the network's arguments")
+    return count
 
 
 def compared(inputs: Inputs) -> tuple[Tensor, Tensor | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
@@ -44,6 +45,8 @@ def scores(
         raise ModuleNotFoundError(
             f"scoring in {workers} processes needs joblib: pip install 'shoestring[search]', or say workers=1"
         ) from None
+    # joblib starts a worker anew whose memory has grown, which is as it should be and needs no word
+    warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
     threads = max(1, (psutil.cpu_count() or 1) // workers)
     together = Parallel(n_jobs=workers, return_as="generator")
     yield from together(delayed(_keyed)(key, build, proxies, inputs, threads) for key, build in jobs)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from shoestring.methods.search.embeddings import tables
 from shoestring.methods.search.flow import synflow
 from shoestring.methods.search.gradients import grad_norm
-from shoestring.methods.search.inputs import Inputs, device_of, moved, trained_parameters
+from shoestring.methods.search.inputs import Inputs, device_of, moved, samples, trained_parameters
 from shoestring.methods.search.jacobian import jacob_cov
 from shoestring.methods.search.parallel import Proxy
 from shoestring.methods.search.score import Score, score
@@ -45,13 +45,13 @@ def flops(model: nn.Module, inputs: Inputs) -> Score:
     not, so whose statistics they take plays no part. They take the batch's, as elsewhere here.
     """
     inputs = moved(_first(inputs), device_of(model))
-    samples = len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
+    count = samples(inputs)
     counter = FlopCounterMode(display=False, custom_mapping=_cpu_attention())
     with torch.no_grad(), untouched(model), warnings.catch_warnings(), counter:
         # the counter's own hooks only follow module names, so that they fire twice does no harm
         warnings.filterwarnings("ignore", message=r"Using `torch.compile\(module\)` when there are global hooks")
         passed(model, inputs)
-    return Score(counter.get_total_flops() / samples)
+    return Score(counter.get_total_flops() / count)
 
 
 def _first(inputs: Inputs) -> Inputs:

@@ -42,6 +42,7 @@ def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     for column in (*cells.accuracies, cells.validation):
         table.value(next(iter(table))[0], column)
     with ledger.phase("prepare"):
+        _same_data(out, {cells.table: _file(cells.table), cells.images: images_from})
         images, labels = labelled(images_from, cells.samples, 32, recipe.seeds[0])
         inputs: Inputs = {"images": images, "labels": labels}
         random = Random(recipe.seeds[0])
@@ -97,6 +98,17 @@ def _file(name: str) -> Path:
     if not (Path(shelf) / name).exists():
         raise ValueError(f"{name}: no such file, nor in SHOESTRING_DATA={shelf}: give its path")
     return Path(shelf) / name
+
+
+def _same_data(out: Path, files: Mapping[str, Path]) -> None:
+    """Scores that are kept are not computed anew, so their table and images must be these."""
+    kept, now = out / "data.json", {name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    if kept.exists() and (out / "runs").exists():
+        for name, before in json.loads(kept.read_text(encoding="utf-8")).items():
+            if now.get(name) != before:
+                raise ValueError(f"{out}: begun on another {name} than this: give another --out, or delete the folder")
+    out.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(now, indent=1), encoding="utf-8")
 
 
 def _scored(

@@ -33,7 +33,7 @@ class Sizes:
 
     @property
     def name(self) -> str:
-        return "nats-bench-size"
+        return "sizes"
 
     def draw(self, random: Random) -> Widths:
         return tuple(random.choice(CHANNELS) for _ in range(LAYERS))

@@ -27,11 +27,12 @@ from shoestring.methods.search.images import images, labelled
 from shoestring.methods.search.inputs import checked, moved
 from shoestring.methods.search.latency import Within
 from shoestring.methods.search.parallel import Proxy, scores
+from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.score import Score
 from shoestring.methods.search.space import Space
 from shoestring.methods.search.tools_kept import Kept
 from shoestring.methods.search.tools_rank import Willing
-from shoestring.methods.search.tools_score import NASWOT, proxies
+from shoestring.methods.search.tools_score import NASWOT
 from shoestring.types import Batch
 
 TEXTS, IMAGES = 16, 128  # that a network is scored on
@@ -73,7 +74,7 @@ def best(wanted: Wanted, tell: Callable[[str], None]) -> Found:
     Raises ValueError on options that do not fit together, a folder that was begun with others, and a proxy that cannot
     rank what was drawn.
     """
-    every = proxies()
+    every = PROXIES
     proxy = wanted.proxy or RANKED_BY.get(wanted.space, NASWOT)
     if proxy not in every:
         raise ValueError(f"--proxy {proxy!r}{nearest(proxy, every)}: expected one of {', '.join(every)}")

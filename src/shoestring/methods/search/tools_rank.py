@@ -21,10 +21,11 @@ from shoestring.methods.search import tools_spaces
 from shoestring.methods.search.images import images, labelled
 from shoestring.methods.search.inputs import Inputs, checked
 from shoestring.methods.search.parallel import Proxy, scores
+from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.score import Score
 from shoestring.methods.search.space import Space
 from shoestring.methods.search.table import Table
-from shoestring.methods.search.tools_score import NASWOT, proxies
+from shoestring.methods.search.tools_score import NASWOT
 
 PROBED = 3  # networks that show, before the long way, what each proxy costs and whether it takes such networks
 SINGULAR, REFUSED = "-inf", "refused"
@@ -81,7 +82,7 @@ class Ranking:
         if not head:
             head = _probed([partial(build, text) for text in texts[:PROBED]], inputs)
             self._write({"of": self._of(_digest(batch)), **head})
-        asked = {name: Willing(proxy) for name, proxy in proxies().items() if name in head["seconds"]}
+        asked = {name: Willing(proxy) for name, proxy in PROXIES.items() if name in head["seconds"]}
         left = [text for text in texts if text not in known]
         progress(len(texts) - len(left), len(texts))
         jobs = ((text, partial(build, text)) for text in left)
@@ -168,7 +169,7 @@ def _probed(builds: Sequence[Callable[[], nn.Module]], inputs: Inputs) -> dict[s
     refused: dict[str, str] = {}
     for build in builds:
         model = build()
-        for name, proxy in proxies().items():
+        for name, proxy in PROXIES.items():
             since = time.perf_counter()
             try:
                 proxy(model, inputs)

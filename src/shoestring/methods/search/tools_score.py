@@ -21,9 +21,8 @@ from shoestring.data.batches import TokenBatches
 from shoestring.data.tokens import packed
 from shoestring.methods.search.images import images, labelled
 from shoestring.methods.search.inputs import Inputs, checked
-from shoestring.methods.search.parallel import Proxy
 from shoestring.methods.search.proxies import PROXIES
-from shoestring.methods.search.score import Score, score
+from shoestring.methods.search.score import Score
 from shoestring.models import presets
 
 NASWOT = "naswot"
@@ -39,16 +38,11 @@ class Said:
     refused: str = ""
 
 
-def proxies() -> dict[str, Proxy]:
-    """All proxies by name, NASWOT first."""
-    return {NASWOT: score, **PROXIES}
-
-
 def said(model: nn.Module, inputs: Inputs) -> list[Said]:
     """Every proxy's score. Raises ValueError where the batch cannot be compared or NASWOT refuses the network."""
     checked(inputs)
     found = []
-    for name, proxy in proxies().items():
+    for name, proxy in PROXIES.items():
         since = time.perf_counter()
         try:
             value = proxy(model, inputs)

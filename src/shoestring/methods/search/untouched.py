@@ -29,7 +29,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     devices = sorted({tensor.device.index for tensor in model.parameters() if tensor.device.type == "cuda"})
     python, numpy = random.getstate(), np.random.get_state()
     fused = torch.backends.mha.get_fastpath_enabled()
-    with torch.inference_mode(False), torch.random.fork_rng(devices=devices):
+    gradients = torch.is_grad_enabled()  # leaving inference mode would turn them on
+    with torch.inference_mode(False), torch.set_grad_enabled(gradients), torch.random.fork_rng(devices=devices):
         try:
             torch.backends.mha.set_fastpath_enabled(False)
             for module, _ in modes:
