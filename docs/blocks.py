@@ -53,7 +53,10 @@ def block(path: Path, what: str, root: Path) -> str:
 
 
 def _rows(report: Report) -> str:
-    found = tables.grid(report)
+    return "\n".join(_grid(found) for found in tables.grids(report))
+
+
+def _grid(found: tables.Grid) -> str:
     grouped = any(line.group for line in found.lines)
     head = [*([""] if grouped else []), "", *found.metrics, *found.currencies]
     rows = []

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from shoestring.cost import Cost
 from shoestring.evaluate.scores import Report, Row, Score
-from shoestring.evaluate.tables import BLANK, compare, grid, table
+from shoestring.evaluate.tables import BLANK, compare, grid, grids, table
 
 
 def shown(drawn: Table, width: int = 100) -> str:
@@ -40,6 +40,17 @@ def test_rows_of_a_group_stand_together():
     assert [line.title for line in grid(report(*rows)).lines] == ["a1", "a2", "b1"]
     text = shown(table(report(*rows)))
     assert text.index("a1") < text.index("a2") < text.index("b1")
+
+
+def test_groups_that_share_no_score_stand_in_grids_of_their_own():
+    ranks = Row("naswot", False, {"τ": Score.of([0.5])}, Cost(seconds=3), group="ranks")
+    first, second = (Row(name, False, LAWA.scores, Cost(flops=2e9), group=name) for name in ("one", "two"))
+    both = Row("raw", True, RAW.scores, Cost(flops=1e9), group="two")
+    found = grids(report(first, ranks, second, both))
+    assert [part.metrics for part in found] == [("dev loss", "accuracy"), ("τ",)]
+    assert [[line.title for line in part.lines] for part in found] == [["one", "two", "raw"], ["naswot"]]
+    assert [part.currencies for part in found] == [("GFLOP",), ("s",)]
+    assert grids(report(RAW, LAWA)) == [grid(report(RAW, LAWA))]
 
 
 def test_the_twin_is_marked_and_currencies_nobody_spent_are_left_out():

@@ -57,7 +57,7 @@ def page(report: Report, out: Path) -> str:
         quality=_quality(report),
         curves=_curves(report),
         scatters=_scatters(report),
-        grid=tables.grid(report),
+        grids=tables.grids(report),
         phases=phases(ledger) if ledger.exists() else None,
         recipe=recipe.read_text(encoding="utf-8") if recipe.exists() else "",
     )

@@ -48,6 +48,26 @@ def grid(report: Report) -> Grid:
     return Grid(tuple(metrics), tuple(found.name for found in units.values()), tuple(lines))
 
 
+def grids(report: Report) -> list[Grid]:
+    """The rows of a report as text, in one grid where groups share scores; those that share none stand apart."""
+    parts: list[tuple[set[str], list[str]]] = []
+    for group in report.groups():
+        own = {metric for row in report.rows if row.group == group for metric in row.scores}
+        fitting = next((part for part in parts if part[0] & own), None)
+        if fitting is None:
+            parts.append((own, [group]))
+        else:
+            fitting[0].update(own)
+            fitting[1].append(group)
+    return [grid(_part(report, groups)) for _, groups in parts]
+
+
+def _part(report: Report, groups: Sequence[str]) -> Report:
+    """A report of some groups alone, as far as a grid needs it."""
+    rows = tuple(row for row in report.rows if row.group in groups)
+    return replace(report, rows=rows, points=(), pairs=(), metric=next(iter(rows[0].scores)))
+
+
 def spent(found: Iterable[Cost]) -> dict[str, Unit]:
     """The currencies that any of the costs holds, each with the unit that suits the largest."""
     amounts = [cost.as_dict() for cost in found]
