@@ -204,7 +204,7 @@ def test_search_runs_at_toy_size(search, monkeypatch, tmp_path, capsys):
     assert all(row["networks/s"] > 0 for row in record["rows"][:3])
     assert measured["published"]["same kernel"] == "3 of 3"
     assert measured["memory"]["networks"] == 20
-    assert "x as fast as the published procedure, " in capsys.readouterr().out.splitlines()[-1]
+    assert "x as fast as the published procedure (" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_the_published_procedure_counts_what_each_two_images_agree_in(search):
@@ -248,11 +248,11 @@ def test_search_tells_how_far_memory_rose_after_the_first_tenth(search, monkeypa
     seen = [90, 50, *[52] * 10, 57, *[51] * 7]
     answer = argparse.Namespace(returncode=0, stdout=f"words\n{json.dumps([mb * search.MB for mb in seen])}\n")
     monkeypatch.setattr(search.subprocess, "run", lambda *_, **__: answer)
-    row = search.memory(argparse.Namespace(memory=20))
+    row = search.memory(argparse.Namespace(memory=20), 1)
     assert (row["MB after a tenth"], row["MB more at most"]) == (50.0, 7.0)
     monkeypatch.setattr(search.subprocess, "run", lambda *_, **__: argparse.Namespace(returncode=1, stderr="no memory"))
     with pytest.raises(RuntimeError, match="failed:\nno memory"):
-        search.memory(argparse.Namespace(memory=20))
+        search.memory(argparse.Namespace(memory=20), 2)
 
 
 @pytest.mark.parametrize(("option", "least"), [("--cells", 1), ("--samples", 2), ("--memory", 10), ("--repeats", 1)])

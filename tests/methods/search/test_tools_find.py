@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import math
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -108,9 +106,3 @@ def test_no_draws_are_refused() -> None:
     done = CliRunner().invoke(app, ["find", "--data", "python", "--draws", "0"])
     assert done.exit_code == 2
     assert "0 is not in the range x>=1" in done.output
-
-
-def test_nothing_heavy_is_loaded_for_the_help() -> None:
-    code = "import sys, shoestring.methods.search.tools_find; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not {"torch", "transformers", "numpy", "scipy"} & set(done.stdout.split())
