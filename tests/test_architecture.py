@@ -25,6 +25,7 @@ FLOORS = {
     "types": 0,
     "config": 0,
     "runtime": 0,
+    "files": 0,
     "cost": 0,
     "data": 1,
     "models": 1,

@@ -12,7 +12,7 @@ from torch import nn
 
 from shoestring.cost import Ledger
 from shoestring.train import hooks as hooks_module
-from shoestring.train.hooks import Evaluate, Every, Log, Progress, Save, Spaced
+from shoestring.train.hooks import Booked, Evaluate, Every, Log, Progress, Save, Spaced
 from shoestring.types import Run, memory
 
 
@@ -217,3 +217,16 @@ def test_a_run_that_starts_anew_drops_what_an_earlier_one_logged(tmp_path: Path)
 def test_every_no_steps_is_refused() -> None:
     with pytest.raises(ValueError, match="every 0 steps: expected one or more"):
         Every(0, Remember())
+
+
+def test_a_booked_hooks_time_is_its_phases() -> None:
+    seen, ledger = [], Ledger()
+
+    def hook(run: Run) -> None:
+        seen.append(run.step)
+        ledger.charge(flops=3)
+
+    Booked("save", hook, ledger)(a_run(0))
+    assert seen == [0]
+    assert ledger.phases()["save"].flops == 3
+    assert ledger.phases()["save"].seconds > 0

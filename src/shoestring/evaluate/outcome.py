@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from shoestring import config
+from shoestring import config, files
 from shoestring.cost import Ledger
 
 # keys that change how long a run takes, not what it finds
@@ -42,13 +42,13 @@ def kept_facts(folder: Path, facts: dict[str, str]) -> dict[str, str]:
     kept = config.read_yaml(path) if path.exists() else facts
     if facts["commit"] not in kept["commit"]:
         kept = {**kept, "commit": f"{kept['commit']}, gone on with at {facts['commit']}"}
-    _replace(path, json.dumps(kept, indent=1))
+    files.replace(path, json.dumps(kept, indent=1))
     return {str(name): str(value) for name, value in kept.items()}
 
 
 def write_ledger(ledger: Ledger, folder: Path) -> None:
     """Write the ledger's phases as ledger.json."""
-    _replace(folder / "ledger.json", json.dumps(ledger.state_dict(), indent=1))
+    files.replace(folder / "ledger.json", json.dumps(ledger.state_dict(), indent=1))
 
 
 def _same(path: Path, recipe: str) -> None:
@@ -65,18 +65,12 @@ def _same(path: Path, recipe: str) -> None:
                     f"{path.parent}: it holds a run with {key}={before.get(key)!r}, this one has {now.get(key)!r}: "
                     "give another --out, or delete the folder"
                 )
-    _replace(path, recipe)
+    files.replace(path, recipe)
 
 
 def _begun(folder: Path) -> bool:
     """Whether anything that cost something is there: a recipe that was refused leaves none behind."""
     return any((folder / name).exists() for name in ("runs", "report.json"))
-
-
-def _replace(path: Path, text: str) -> None:
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
 
 
 def _flat(values: dict[str, object], above: str = "") -> dict[str, object]:

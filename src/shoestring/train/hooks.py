@@ -11,7 +11,7 @@ from typing import Any, TextIO
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from shoestring import runtime
+from shoestring import files, runtime
 from shoestring.cost import Ledger
 from shoestring.train import checkpoint
 from shoestring.types import Hook, Run, memory
@@ -53,6 +53,17 @@ class Spaced:
         if here.sum(float(due and here.rank == 0))[0]:
             self.hook(run)
             self.since = time.perf_counter()
+
+
+class Booked:
+    """Book a hook's time and memory under a phase of its own; it has no memory."""
+
+    def __init__(self, name: str, hook: Hook, ledger: Ledger) -> None:
+        self.name, self.hook, self.ledger = name, hook, ledger
+
+    def __call__(self, run: Run) -> None:
+        with self.ledger.phase(self.name):
+            self.hook(run)
 
 
 class Log:
@@ -170,6 +181,4 @@ def _drop_after(path: Path, step: int) -> None:
             continue
         if entry.get("step", 0) <= step:
             kept.append(line + "\n")
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text("".join(kept), encoding="utf-8")
-    beside.replace(path)
+    files.replace(path, "".join(kept))

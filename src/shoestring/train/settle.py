@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from shoestring import runtime
+from shoestring import files, runtime
 from shoestring.runtime import Precision
 from shoestring.types import Batch, Objective
 
@@ -68,10 +68,7 @@ def settle(
         compiled, why = _compilation(trial, lambda: step().item(), eager, steps)
     measured = f"{precision} precision: {chosen}, {eager:.3g} s a forward and backward on {threads} threads"
     settled = Settled(chosen, compiled, threads, f"{measured}; {why}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    beside = kept.with_name(kept.name + ".partial")
-    beside.write_text(json.dumps(asdict(settled)), encoding="utf-8")
-    beside.replace(kept)
+    files.replace(kept, json.dumps(asdict(settled)))
     return settled
 
 

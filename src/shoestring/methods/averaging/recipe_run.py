@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from shoestring import runtime
+from shoestring import files, runtime
 from shoestring.cost import Ledger
 from shoestring.methods.averaging.latest import Latest
 from shoestring.methods.averaging.recipe_ground import Ground
 from shoestring.methods.averaging.recipe_schema import Recipe
-from shoestring.methods.averaging.recipe_watch import KEEP, Booked, Watch, Watched
-from shoestring.models import manifest, pretrained
+from shoestring.methods.averaging.recipe_watch import KEEP, Watch, Watched
+from shoestring.models import pretrained
 from shoestring.train import checkpoint, optim
 from shoestring.train import state as states
-from shoestring.train.hooks import Every, Log, Progress, Save, Spaced
+from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
 from shoestring.train.loop import DivergedError, train
 from shoestring.train.objectives import next_token
 from shoestring.train.side_by_side import Show
@@ -188,7 +188,7 @@ def _keep(path: Path, value: Any) -> None:
     """Write JSON from the first process, whole or not at all; the others wait until it is there."""
     here = runtime.current()
     if here.rank == 0:
-        _write(path, value)
+        files.replace(path, json.dumps(value))
     here.accelerator.wait_for_everyone()
 
 
@@ -197,14 +197,6 @@ def _read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: torn ({error}): delete it, and this part is done again") from None
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(value), encoding="utf-8")
-    manifest.flush(beside)
-    beside.replace(path)
 
 
 def export(recipe: Recipe, ground: Ground, outcome: Outcome, steps: Sequence[int], folder: Path) -> None:

@@ -171,17 +171,6 @@ class Watch:
         return lm.loss(model, batches, text_bytes, runtime.current().autocast())
 
 
-class Booked:
-    """Book a hook's time and memory under a phase of its own."""
-
-    def __init__(self, name: str, hook: Hook, ledger: Ledger) -> None:
-        self.name, self.hook, self.ledger = name, hook, ledger
-
-    def __call__(self, run: Run) -> None:
-        with self.ledger.phase(self.name):
-            self.hook(run)
-
-
 class Moves:
     """Book a moving average's moves, and their arithmetic, under a phase of their own; its memory is the hook's."""
 

@@ -14,6 +14,7 @@ from statistics import fmean
 import psutil
 from safetensors.torch import save_file
 
+from shoestring import files
 from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate.scores import Report
 from shoestring.methods.search.cells201 import Cells201, canonical
@@ -100,15 +101,14 @@ def _file(name: str) -> Path:
     return Path(shelf) / name
 
 
-def _same_data(out: Path, files: Mapping[str, Path]) -> None:
+def _same_data(out: Path, read: Mapping[str, Path]) -> None:
     """Scores that are kept are not computed anew, so their table and images must be these."""
-    kept, now = out / "data.json", {name: sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    kept, now = out / "data.json", {name: sha256(path.read_bytes()).hexdigest() for name, path in read.items()}
     if kept.exists() and (out / "runs").exists():
         for name, before in json.loads(kept.read_text(encoding="utf-8")).items():
             if now.get(name) != before:
                 raise ValueError(f"{out}: begun on another {name} than this: give another --out, or delete the folder")
-    out.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps(now, indent=1), encoding="utf-8")
+    files.replace(kept, json.dumps(now, indent=1))
 
 
 def _scored(

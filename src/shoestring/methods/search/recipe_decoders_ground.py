@@ -13,7 +13,7 @@ from random import Random
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from shoestring import runtime
+from shoestring import files, runtime
 from shoestring.data import corpora, tokenizers
 from shoestring.data.batches import TokenBatches, windows
 from shoestring.data.tokens import Tokens, packed
@@ -102,8 +102,7 @@ def _same_text(out: Path, source: str, fingerprint: str) -> None:
         before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
         if before != fingerprint:
             raise ValueError(f"{out}: begun on {source} {before}, which is {fingerprint} now: give another --out")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    kept.write_text(json.dumps({"source": source, "fingerprint": fingerprint}), encoding="utf-8")
+    files.replace(kept, json.dumps({"source": source, "fingerprint": fingerprint}))
 
 
 def _cores() -> int:

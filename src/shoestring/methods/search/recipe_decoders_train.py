@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from shoestring import runtime
+from shoestring import files, runtime
 from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate import lm
 from shoestring.methods.search.recipe_decoders_ground import Ground
 from shoestring.methods.search.recipe_schema import Decoders
-from shoestring.models import manifest, pretrained
+from shoestring.models import pretrained
 from shoestring.train import checkpoint, optim
-from shoestring.train.hooks import Every, Log, Progress, Save, Spaced
+from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
 from shoestring.train.loop import DivergedError, train
 from shoestring.train.objectives import next_token
 from shoestring.train.side_by_side import Show
@@ -72,7 +72,8 @@ def follow(
         folder = place(out, text, rate, seed)
         result = folder / "result.json"
         if not result.exists():
-            _write(result, asdict(_Arm(chosen, ground, text, rate, seed, kept, show_arm).go(folder)))
+            training = _Arm(chosen, ground, text, rate, seed, kept, show_arm).go(folder)
+            files.replace(result, json.dumps(asdict(training)))
         if not kept:
             shutil.rmtree(folder / "checkpoint", ignore_errors=True)
         found[rate, seed] = _read(result)
@@ -127,7 +128,7 @@ class _Arm:
             checkpoint.load(stopped, run, hooks=[measure], ledger=ledger)
         log = Log(folder, ledger, since=run.step)
         watch.log = log
-        booked = _Booked("save", Every(_SAVED, Spaced(_SAVE_SECONDS, save)), ledger)
+        booked = Booked("save", Every(_SAVED, Spaced(_SAVE_SECONDS, save)), ledger)
         hooks: list[Hook] = [measure, Every(10, log), Progress(chosen.steps, ledger, self.show), booked]
         schedule = optim.cosine(chosen.steps, chosen.warmup_steps)
         try:
@@ -176,27 +177,8 @@ def measured(run: Run, batches: list[Batch], ledger: Ledger) -> float:
     return lm.loss(run.model, batches, autocast=runtime.current().autocast()).loss
 
 
-class _Booked:
-    """Book a hook's time and memory under a phase of its own."""
-
-    def __init__(self, name: str, hook: Every, ledger: Ledger) -> None:
-        self.name, self.hook, self.ledger = name, hook, ledger
-
-    def __call__(self, run: Run) -> None:
-        with self.ledger.phase(self.name):
-            self.hook(run)
-
-
 def _read(path: Path) -> Training:
     try:
         return Training(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: torn ({error}): delete it, and this training is done again") from None
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".partial")
-    beside.write_text(json.dumps(value), encoding="utf-8")
-    manifest.flush(beside)
-    beside.replace(path)
