@@ -18,6 +18,11 @@ reaches it, though its output is part of the network's.
 
 Memory is the resident set of a fresh process that scores small networks one after the other: how far it ever rose above
 where it stood after the first tenth. The kernel alone is that of one layer's codes, ours in integers, theirs in floats.
+
+Of a table of trained cells both procedures also tell how well they order it, on real images, on the same cells: each
+with one seed of weights for all, as the recipe does, and with a seed a cell, as the paper's code does.
+
+    python benchmarks/search.py --order 400 --table TABLE --images IMAGES --json results/benchmarks/search-order.json
 """
 
 from __future__ import annotations
@@ -43,10 +48,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shoestring.evaluate.facts import gather
-from shoestring.methods.search.cells201 import Cell, Cells201
+from shoestring.methods.search.cells201 import Cell, Cells201, canonical
+from shoestring.methods.search.images import images as real_images
 from shoestring.methods.search.kernel import agreements, kernel, together
 from shoestring.methods.search.parallel import scores
+from shoestring.methods.search.ranks import kendall_interval
 from shoestring.methods.search.score import score
+from shoestring.methods.search.table import Table
 
 MB = 1_000_000
 SIDE, MEMORY_SIDE = 32, 16
@@ -64,6 +72,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=200, help="of the kernel alone")
     parser.add_argument("--threads", type=int, default=cores)
     parser.add_argument("--quick", action="store_true", help="at toy size: whether it runs, not what it measures")
+    parser.add_argument("--order", type=int, default=0, help="cells of a table that both procedures order instead")
+    parser.add_argument("--table", type=Path, help="a CSV file of trained cells")
+    parser.add_argument("--images", type=Path, help="images to score them on")
     parser.add_argument("--json", type=Path, help="keep the rows here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
@@ -80,6 +91,14 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.child:
         print(json.dumps(list(resident(arguments.memory, arguments.workers))), flush=True)
+        return
+    if arguments.order:
+        if arguments.table is None or arguments.images is None:
+            parser.error("--order needs --table and --images")
+        rows = orders(arguments)
+        print("\n".join(", ".join(f"{key} {value}" for key, value in row.items()) for row in rows))
+        if arguments.json:
+            keep(arguments.json, rows)
         return
     rows = [*compare(arguments), *kernels(arguments), *(memory(arguments, workers) for workers in (1, 2))]
     show(rows)
@@ -254,6 +273,37 @@ def resident(count: int, workers: int) -> Iterator[int]:
     jobs = ((number, partial(space.build, space.draw(draws), number)) for number in range(count))
     for _ in scores(jobs, {"naswot": score}, images, workers):
         yield sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+
+
+# how well they order
+
+
+def orders(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Kendall's tau of each procedure with each accuracy of a table, and its interval, on the same cells."""
+    space = Cells201(arguments.channels, arguments.stage)
+    table = Table.read(arguments.table, space)
+    drawn = Random(0).sample([text for text, _ in table], arguments.order)
+    images = real_images(arguments.images, arguments.samples)
+    found: dict[str, list[float]] = {}
+    shared: dict[str, float] = {}
+    for number, text in enumerate(drawn, start=1):
+        cell = space.decode(text)
+        same = canonical(cell)
+        if same not in shared:
+            shared[same] = score(space.build(cell, 0), images).value
+        found.setdefault("ours, cells that compute the same share a network", []).append(shared[same])
+        for seeds, seed in (("one seed for all", 0), ("a seed a cell", number)):
+            found.setdefault(f"ours, {seeds}", []).append(score(space.build(cell, seed), images).value)
+            found.setdefault(f"published, {seeds}", []).append(published(space.build(cell, seed), images))
+        print(f"{number} of {len(drawn)}", file=sys.stderr, flush=True)
+    rows = []
+    for name, values in found.items():
+        row: dict[str, Any] = {"measured": name, "cells": len(values)}
+        for column in [name for name in table.columns if name.endswith("test_200ep")] or table.columns:
+            tau = kendall_interval(values, [table.value(text, column) for text in drawn])
+            row[f"τ, {column}"] = f"{tau.value:.3f} [{tau.low:.3f}, {tau.high:.3f}]"
+        rows.append(row)
+    return rows
 
 
 def show(rows: list[dict[str, Any]]) -> None:

@@ -207,6 +207,29 @@ def test_search_runs_at_toy_size(search, monkeypatch, tmp_path, capsys):
     assert "x as fast as the published procedure (" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_search_tells_how_well_both_procedures_order_a_table(search, monkeypatch, tmp_path):
+    made, kept = ROOT / "tests" / "methods" / "search" / "made", tmp_path / "order.json"
+    words = ["--order", "8", "--table", str(made / "cells.csv"), "--images", str(made / "images.npz")]
+    monkeypatch.setattr(sys, "argv", ["search.py", "--quick", *words, "--json", str(kept)])
+    search.main()
+    rows = json.loads(kept.read_text())["rows"]
+    assert [row["cells"] for row in rows] == [8] * 5
+    one, own = (
+        next(row for row in rows if row["measured"] == f"ours, {of}") for of in ("one seed for all", "a seed a cell")
+    )
+    columns = [f"τ, {of}_test_200ep" for of in ("c10", "c100", "in16")]
+    assert list(one)[2:] == columns
+    assert all(-1 <= float(row[column].split()[0]) <= 1 for row in rows for column in columns)
+    assert [one[column] for column in columns] != [own[column] for column in columns]
+
+
+def test_search_orders_no_table_that_is_not_named(search, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["search.py", "--order", "8"])
+    with pytest.raises(SystemExit):
+        search.main()
+    assert "--order needs --table and --images" in capsys.readouterr().err
+
+
 def test_the_published_procedure_counts_what_each_two_images_agree_in(search):
     model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU())
     model[0].load_state_dict({"weight": torch.tensor([[1.0, 0], [0, 1], [-1, 0]]), "bias": torch.zeros(3)})
