@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -179,6 +180,11 @@ def faster_precision(step: Callable[[], Tensor], repeats: int = 3) -> Precision:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             times[precision] = min(_timed(step) for _ in range(repeats + 1))
     return "bf16" if times["bf16"] < times["fp32"] else "fp32"
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def compiler() -> str | None:

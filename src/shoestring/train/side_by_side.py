@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,8 @@ import psutil
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from shoestring import runtime
 
 Tell = tuple[str, int, int, float, float]
 
@@ -65,9 +66,8 @@ def affordable(jobs: int, bytes_each: float) -> int:
     """
     if torch.accelerator.is_available() or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return 1
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     fits = int(0.8 * psutil.virtual_memory().available // bytes_each)
-    return max(1, min(jobs, cores, fits))
+    return max(1, min(jobs, runtime.cores(), fits))
 
 
 def _gathered(pool: ProcessPoolExecutor, jobs: Sequence[Job]) -> list[Any]:

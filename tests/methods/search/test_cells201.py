@@ -16,7 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from shoestring.methods.search.cells201 import EDGES, OPERATIONS, Cell, Cells201, canonical
+from shoestring.methods.search.cells201 import EDGES, OPERATIONS, Cell, Cells201, canonical, pruned
+from shoestring.methods.search.proxies import PROXIES
 
 SPACE = Cells201()
 SMALL = Cells201(channels=4, cells=1)
@@ -155,6 +156,40 @@ def test_networks_run(seed: int) -> None:
     logits = model(batch())
     assert logits.shape == (4, 10)
     assert bool(torch.isfinite(logits).all())
+
+
+@given(st.integers(0, 2**32))
+def test_what_is_pruned_computes_the_same_without_idle_weights(seed: int) -> None:
+    """Whatever the cell: equal logits from equal weights, equal FLOPs, and a gradient for each weight that is left."""
+    cell = SPACE.draw(Random(seed))
+    whole, left = SMALL.build(cell, 0), SMALL.build(pruned(cell), 1)
+    left.load_state_dict({name: whole.state_dict()[name] for name in left.state_dict()})
+    images = batch()
+    assert torch.equal(whole(images), left(images))
+    flops = [PROXIES["flops"](model, images).value for model in (whole, left)]
+    assert flops[0] == flops[1]
+    reached = [PROXIES["reached_parameters"](model, images).value for model in (whole, left)]
+    assert (
+        reached[0]
+        == reached[1]
+        <= PROXIES["parameters"](left, images).value
+        <= PROXIES["parameters"](whole, images).value
+    )
+    idle = any(edge != "none" for edge in pruned(cell))
+    assert not idle or reached[1] == PROXIES["parameters"](left, images).value
+
+
+@pytest.mark.parametrize(
+    ("cell", "computed"),
+    [
+        (("none", "nor_conv_3x3", "nor_conv_3x3", "none", "nor_conv_3x3", "nor_conv_3x3"), (1, 5)),  # 1 is fed nothing
+        (("nor_conv_3x3", "none", "none", "skip_connect", "none", "nor_conv_1x1"), (3,)),  # 1 and 2 lead nowhere
+        (("nor_conv_3x3", "none", "none", "none", "none", "nor_conv_1x1"), ()),  # cut off
+    ],
+)
+def test_edges_on_no_way_from_input_to_output_are_pruned(cell: Cell, computed: tuple[int, ...]) -> None:
+    assert pruned(cell) == tuple(name if edge in computed else "none" for edge, name in enumerate(cell))
+    assert pruned(pruned(cell)) == pruned(cell)
 
 
 def test_same_seed_same_weights() -> None:

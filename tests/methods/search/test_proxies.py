@@ -196,6 +196,7 @@ def test_the_names_are_those_of_the_tables():
         "naswot",
         "span",
         "parameters",
+        "reached_parameters",
         "flops",
         "synflow",
         "grad_norm",

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from random import Random
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
 from shoestring.methods.search.ranks import (
-    best_of,
     difference_interval,
     kendall,
     kendall_interval,
@@ -76,21 +74,6 @@ def test_within_groups_by_hand():
     assert (found.low, found.high, found.n) == (-1, -1, 4)
     assert kendall(scores, accuracies) > 0
     assert within_groups([*scores, 9], [*accuracies, 0], ["a", "a", "b", "b", "alone"], resamples=50).n == 4
-
-
-def test_picks_by_hand():
-    scores, accuracies = [3.0, 2.0, 1.0], [10.0, 20.0, 30.0]
-    found = best_of(scores, accuracies, draws=3, runs=30, random=Random(0))
-    assert set(found.chosen) == {10.0}
-    assert set(found.optimum) == {30.0}
-    assert set(found.at_random) == {10.0, 20.0, 30.0}
-    alone = best_of(scores, accuracies, draws=1, runs=30, random=Random(0))
-    assert alone.chosen == alone.at_random == alone.optimum
-
-
-def test_equal_scores_are_picked_at_random():
-    found = best_of([-math.inf] * 3, [10.0, 20.0, 30.0], draws=3, runs=300, random=Random(1))
-    assert all(70 < found.chosen.count(accuracy) < 130 for accuracy in (10.0, 20.0, 30.0))
 
 
 values = st.one_of(st.integers(-3, 3).map(float), st.just(-math.inf))
@@ -183,16 +166,13 @@ def test_a_thousand_rows_take_seconds():
 
 @pytest.mark.skipif(not TABLE.exists(), reason=f"{TABLE} is not there: set SHOESTRING_DATA")
 def test_on_the_real_table():
-    """Accuracy after 12 epochs foretells that after 200; picking by it beats chance and not the optimum."""
+    """Accuracy after 12 epochs foretells that after 200."""
     with gzip.open(TABLE, "rt", encoding="utf-8") as file:
         table = list(csv.DictReader(io.StringIO(file.read())))[::25]
     early, late = ([float(row[name]) for row in table] for name in ("c10_val_12ep", "c10_test_200ep"))
     found = kendall_interval(early, late, resamples=200)
     assert 0.45 < found.low < found.value < found.high < 0.7
     assert top(early, late) < found.value
-    picks = best_of(early, late, draws=10, runs=200, random=Random(0))
-    means = [float(np.mean(column)) for column in (picks.at_random, picks.chosen, picks.optimum)]
-    assert means[0] + 1 < means[1] < means[2]
 
 
 @pytest.mark.parametrize(
@@ -210,8 +190,6 @@ def test_on_the_real_table():
         (lambda: within_groups([1, 1, 2, 2], [1, 2, 1, 2], [1, 1, 2, 2]), "they order nothing"),
         (lambda: kendall_interval([1, 2, 3], [1, 2, 3], resamples=0), "resamples is 0"),
         (lambda: kendall_interval([1, 2, 3], [1, 2, 3], level=95), "level is 95"),
-        (lambda: best_of([1, 2, 3], [1, 2, 3], 4, 1, Random(0)), "draws is 4: expected 1 up to the 3"),
-        (lambda: best_of([1, 2, 3], [1, 2, 3], 1, 0, Random(0)), "runs is 0"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(call, told):

@@ -21,7 +21,7 @@ from shoestring.methods.search.recipe_schema import Recipe
 
 SPACE = Cells201()
 SMALL: dict[str, Any] = {
-    "proxies": ["naswot", "span", "parameters", "flops"],
+    "proxies": ["naswot", "span", "parameters", "reached_parameters", "flops"],
     "workers": 1,
     "cells": {
         "table": "cells.csv",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,7 +84,7 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     rows = text.batch // recipe.accumulate // here.processes
     batch = next(iter(TokenBatches(tokens["train"], rows, text.length, seed=0)))
     workers = recipe.compute.workers or affordable(runs, _trajectory_bytes(recipe, model))
-    threads = max(1, _cores() // (workers * here.processes))
+    threads = max(1, runtime.cores() // (workers * here.processes))
     passes = recipe.steps * recipe.accumulate
     settled = settle(model, next_token, batch, passes, out / "settled.json", threads, recipe.compute.precision)
     places = {split: found.folder for split, found in tokens.items()}
@@ -102,10 +100,6 @@ def _same_text(kept: Path, source: str, fingerprint: str) -> None:
                 f"{kept.parent}: begun on {source} {before}, which is {fingerprint} now: give another --out"
             )
     kept.write_text(json.dumps({"source": source, "fingerprint": fingerprint}), encoding="utf-8")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _trajectory_bytes(recipe: Recipe, model: PreTrainedModel) -> float:

@@ -27,7 +27,8 @@ class Cells201:
     cells     a stage
     classes   10 or 100 for CIFAR, 120 for ImageNet16-120: the stem is the same, only the images are smaller
 
-    Dong and Yang 2020, section 2; the network is the one their tables were trained with.
+    Dong and Yang 2020, section 2; the network is the one their tables were trained with, but that edges on no way from
+    a cell's input to its output are not computed: there, those fed nothing but zeros could learn to add a constant.
     """
 
     channels: int = 16
@@ -82,14 +83,19 @@ class Cells201:
             return Network(architecture, self.channels, self.cells, self.classes)
 
 
+def pruned(architecture: Cell) -> Cell:
+    """The cell with `none` on each edge that is not computed: its network computes the same, without idle weights."""
+    computed = _computed(architecture)
+    return tuple(operation if edge in computed else "none" for edge, operation in enumerate(architecture))
+
+
 def canonical(architecture: Cell, linear: bool = False) -> str:
-    """A text that is equal for cells whose untrained networks compute the same, up to the order of a sum.
+    """A text that cells share whose networks can compute the same functions, up to the order of a sum, or nearly so.
 
-    Dropped are edges that carry nothing and nodes that reach no output; a node that only passes another on is that one.
-    Trained networks of equal texts differ by their seeds, and by the shifts that norms learn behind a zero.
+    Dropped are edges that carry nothing and nodes that reach no output; a node that only passes another on is that one;
+    one convolution used twice is written as two are, so that cells of equal texts may differ in size.
 
-    linear  also takes apart the pooling of a sum, which changes rounding alone: then cells that compute the same have
-            equal texts
+    linear  also takes apart the pooling of a sum, which changes rounding alone
     """
     nodes = ["x"]
     for edges in _INCOMING:
@@ -146,28 +152,29 @@ class _Cell(nn.Module):
     def __init__(self, cell: Cell, channels: int) -> None:
         super().__init__()
         self.edges = nn.ModuleList(_operation(name, channels) for name in cell)
-        self.carries = [name != "none" for name in cell]
-        needed = {3}
-        for node in (3, 2, 1):  # a node that reaches no output is not computed, though its weights are there
-            if node in needed:
-                needed |= {EDGES[edge][0] for edge in _INCOMING[node - 1] if self.carries[edge]}
-        self.needed = needed
+        self.computed = _computed(cell)
 
     def forward(self, images: Tensor) -> Tensor:
-        nodes: list[Tensor | None] = [images]
+        nodes = {0: images}
         for node, edges in enumerate(_INCOMING, start=1):
-            total: Tensor | None = None
-            if node in self.needed:
-                for edge in edges:
-                    source = nodes[EDGES[edge][0]]
-                    if self.carries[edge] and source is not None:
-                        term = self.edges[edge](source)
-                        total = term if total is None else total + term
-                if total is None:
-                    total = torch.zeros_like(images)
-            nodes.append(total)
-        assert nodes[-1] is not None
-        return nodes[-1]
+            for edge in edges:
+                if edge in self.computed:
+                    term = self.edges[edge](nodes[EDGES[edge][0]])
+                    nodes[node] = nodes[node] + term if node in nodes else term
+        return nodes[3] if 3 in nodes else torch.zeros_like(images)
+
+
+def _computed(cell: Cell) -> set[int]:
+    """The edges on a way from the input to the output; the others have weights, but are not computed."""
+    carrying = [edge for edge, name in enumerate(cell) if name != "none"]
+    fed, needed = {0}, {3}
+    for edge in carrying:  # in the order of the nodes they lead into
+        if EDGES[edge][0] in fed:
+            fed.add(EDGES[edge][1])
+    for edge in reversed(carrying):
+        if EDGES[edge][1] in needed:
+            needed.add(EDGES[edge][0])
+    return {edge for edge in carrying if EDGES[edge][0] in fed and EDGES[edge][1] in needed}
 
 
 def _operation(name: str, channels: int) -> nn.Module:

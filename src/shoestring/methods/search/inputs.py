@@ -88,11 +88,15 @@ def checked(inputs: Inputs) -> Inputs:
     if len(set(lengths.values())) > 1:
         raise ValueError(f"the batch's tensors differ in their length: {lengths}")
     if "input_ids" not in tensors:  # of text, tokens are compared, and equal ones once
-        _all_different(list(tensors.values()))
+        different(inputs)
     return inputs
 
 
-def _all_different(tensors: list[Tensor]) -> None:
+def different(inputs: Inputs) -> None:
+    """Raises ValueError where there are fewer than two samples, or two are equal, labels left out."""
+    tensors = [inputs] if isinstance(inputs, Tensor) else [inputs[name] for name in inputs if name != "labels"]
+    if len(tensors[0]) < 2:
+        raise ValueError("the batch holds one sample: samples are compared with each other, so give two or more")
     rows = torch.cat([tensor.reshape(len(tensor), -1).double() for tensor in tensors], dim=1)
     _, groups = torch.unique(rows, dim=0, return_inverse=True)
     first: dict[int, int] = {}

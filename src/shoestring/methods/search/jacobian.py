@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shoestring.methods.search.embeddings import are_tokens, of_tokens, real
-from shoestring.methods.search.inputs import Inputs, checked, dense, device_of, logits, moved
+from shoestring.methods.search.inputs import Inputs, checked, dense, device_of, different, logits, moved
 from shoestring.methods.search.score import Score
 from shoestring.methods.search.untouched import passed, untouched
 
@@ -30,6 +30,7 @@ def jacob_cov(model: nn.Module, inputs: Inputs) -> Score:
     Mellor et al. 2020, the first version of the paper and its code, which it later replaced by the kernel of codes.
     """
     inputs = dense(moved(checked(inputs), device_of(model)))
+    different(inputs)
     rows = _jacobians(model, inputs)
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"{type(model).__name__} has gradients that are not finite on this batch: it is not scored")

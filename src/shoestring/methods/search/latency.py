@@ -23,8 +23,9 @@ _PATIENCE = 200  # architectures in a row that are too slow
 def latency(model: nn.Module, inputs: Inputs, repeats: int = 10) -> float:
     """Seconds of one forward pass in evaluation mode, without gradients: the median of so many, after three to warm up.
 
-    On the device of the model's parameters, which is waited for. The mode of each module and the generators are as
-    before; what else the computer does at the same time is measured too. Raises ValueError where repeats is below one.
+    On the device of the model's parameters, which is waited for. The mode of each module and torch's generators are as
+    before; the network runs as it would when used, so that an embedding that renormalises itself does. What else the
+    computer does at the same time is measured too. Raises ValueError where repeats is below one.
     """
     if repeats < 1:
         raise ValueError(f"repeats is {repeats}: expected one or more")

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
-import psutil
 import torch
 from torch import nn
 
@@ -29,8 +28,8 @@ def scores(
     jobs     a key and what builds its network, picklable where workers > 1 (a partial of `space.build`, say); taken
              lazily, a few ahead of what is asked for
     proxies  by name; each is given the network and the inputs, and what it returns is handed on
-    workers  processes on this machine, which share its cores. Under `joblib.parallel_config` the jobs go to that
-             backend, Ray's on a cluster, say
+    workers  processes on this machine, which share its cores; one scores in this process. More than one, under
+             `joblib.parallel_config`, are that backend's, Ray's on a cluster, say
     What a network raises is raised here, as a ValueError that names its key where it was one.
     """
     if workers < 1:
@@ -40,15 +39,15 @@ def scores(
             yield key, _scored(key, build, proxies, inputs, 0)
         return
     try:
-        from joblib import Parallel, delayed
+        from joblib import Parallel, cpu_count, delayed
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             f"scoring in {workers} processes needs joblib: pip install 'shoestring[search]', or say workers=1"
         ) from None
+    threads = max(1, cpu_count() // workers)
+    together = Parallel(n_jobs=workers, return_as="generator")
     # joblib starts a worker anew whose memory has grown, which is as it should be and needs no word
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
-    threads = max(1, (psutil.cpu_count() or 1) // workers)
-    together = Parallel(n_jobs=workers, return_as="generator")
     yield from together(delayed(_keyed)(key, build, proxies, inputs, threads) for key, build in jobs)
 
 

@@ -1,4 +1,7 @@
-"""All proxies by name: the paper's score, ours, and what stands beside them in every table."""
+"""All proxies by name: the paper's score, ours, and what stands beside them in every table.
+
+Those that compare samples (`naswot`, `span`, `jacob_cov`) refuse a batch that cannot be compared; the others take any.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from shoestring.methods.search.embeddings import tables
 from shoestring.methods.search.flow import synflow
 from shoestring.methods.search.gradients import grad_norm
-from shoestring.methods.search.inputs import Inputs, device_of, moved, samples, trained_parameters
+from shoestring.methods.search.inputs import Inputs, dense, device_of, logits, moved, samples, trained_parameters
 from shoestring.methods.search.jacobian import jacob_cov
 from shoestring.methods.search.parallel import Proxy
 from shoestring.methods.search.score import Score, score
@@ -24,6 +27,23 @@ from shoestring.methods.search.untouched import passed, untouched
 def parameters(model: nn.Module, inputs: Inputs) -> Score:
     """How many parameters are trained, shared ones once; the batch plays no part. More ranks higher."""
     return Score(float(_count(trained_parameters(model))))
+
+
+def reached_parameters(model: nn.Module, inputs: Inputs) -> Score:
+    """How many trained parameters a gradient reaches from the outputs: those of idle branches do not count.
+
+    Two samples are passed forward and back. More ranks higher.
+    """
+    inputs = dense(moved(_first(inputs), device_of(model)))
+    samples(inputs)
+    weights = {
+        name: parameter.detach().requires_grad_(parameter.requires_grad) for name, parameter in model.named_parameters()
+    }
+    trained = [tensor for tensor in weights.values() if tensor.requires_grad]
+    with torch.enable_grad(), untouched(model):
+        found = logits(passed(model, inputs, weights)).sum()
+        gradients = torch.autograd.grad(found, trained, allow_unused=True) if found.requires_grad and trained else ()
+    return Score(float(_count([gradient for gradient in gradients if gradient is not None])))
 
 
 def decoder_parameters(model: nn.Module, inputs: Inputs) -> Score:
@@ -76,6 +96,7 @@ PROXIES: dict[str, Proxy] = {
     "naswot": score,
     "span": span,
     "parameters": parameters,
+    "reached_parameters": reached_parameters,
     "flops": flops,
     "synflow": synflow,
     "grad_norm": grad_norm,

@@ -1,4 +1,4 @@
-"""How well scores order what was trained: Kendall's tau, how sure it is, and what a search by the scores would pick.
+"""How well scores order what was trained: Kendall's tau, and how sure it is.
 
 n rows, R resamples
 """
@@ -6,7 +6,6 @@ n rows, R resamples
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
-from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,14 +22,6 @@ class Tau(NamedTuple):
     low: float
     high: float
     n: int
-
-
-class Picks(NamedTuple):
-    """What a search came to, an accuracy a run: by the scores, by chance, and by knowing all that was drawn."""
-
-    chosen: tuple[float, ...]
-    at_random: tuple[float, ...]
-    optimum: tuple[float, ...]
 
 
 def kendall(scores: Numbers, accuracies: Numbers) -> float:
@@ -110,26 +101,6 @@ def within_groups(
     if compared < 3:
         raise ValueError(f"{compared} rows share their group with another: an order is compared over three or more")
     return _interval(_taus(first, second, members, _counts(len(first), resamples, seed)), compared, level)
-
-
-def best_of(scores: Numbers, accuracies: Numbers, draws: int, runs: int, random: Random) -> Picks:
-    """The accuracy of the row with the best score among `draws` rows drawn without replacement, so many times.
-
-    Of equal scores one is taken at random. Raises ValueError where there are fewer rows than draws.
-    """
-    found, truth = np.asarray(scores, dtype=float), np.asarray(accuracies, dtype=float)
-    _checked(found, truth)
-    if not 1 <= draws <= len(truth):
-        raise ValueError(f"draws is {draws}: expected 1 up to the {len(truth)} rows there are")
-    if runs < 1:
-        raise ValueError(f"runs is {runs}: expected one or more")
-    picked: list[tuple[float, float, float]] = []
-    for _ in range(runs):
-        rows = random.sample(range(len(truth)), draws)
-        best = max(rows, key=lambda row: (found[row], random.random()))
-        picked.append((float(truth[best]), float(truth[rows[0]]), float(truth[rows].max())))
-    chosen, at_random, optimum = zip(*picked, strict=True)
-    return Picks(chosen, at_random, optimum)
 
 
 def _checked(scores: NDArray[Any], accuracies: NDArray[Any]) -> None:

@@ -11,13 +11,12 @@ from pathlib import Path
 from random import Random
 from statistics import fmean
 
-import psutil
 from safetensors.torch import save_file
 
-from shoestring import files
+from shoestring import files, runtime
 from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate.scores import Report
-from shoestring.methods.search.cells201 import Cells201, canonical
+from shoestring.methods.search.cells201 import Cells201, canonical, pruned
 from shoestring.methods.search.images import labelled
 from shoestring.methods.search.inputs import Inputs
 from shoestring.methods.search.parallel import Proxy
@@ -34,8 +33,9 @@ COUNTED = 4  # networks whose FLOPs are counted for each proxy
 def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     """Score the drawn cells, hold the scores against what training gave, and search the table with them.
 
-    Cells that compute the same (`canonical`) share one network and its scores. `out`/runs/scores.jsonl keeps each score
-    as it arrives; `out`/checkpoint becomes the untrained network that the first proxy ranks highest.
+    Cells whose networks compute the same edges (`pruned`) share one network and its scores, but for the parameter
+    count. `out`/runs/scores.jsonl keeps each score as it arrives; `out`/checkpoint becomes the untrained network that
+    the first proxy ranks highest.
     """
     assert recipe.cells is not None
     cells, space = recipe.cells, Cells201(recipe.cells.channels, recipe.cells.depth)
@@ -46,33 +46,34 @@ def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
         _same_data(out, {cells.table: _file(cells.table), cells.images: images_from})
         images, labels = labelled(images_from, cells.samples, 32, recipe.seeds[0])
         inputs: Inputs = {"images": images, "labels": labels}
-        random = Random(recipe.seeds[0])
-        pool = random.sample([text for text, _ in table], min(cells.pool or len(table), len(table)))
-        rows = pool[: cells.rows]
+        texts = [text for text, _ in table]
+        pool = Random(recipe.seeds[0]).sample(texts, min(cells.pool or len(texts), len(texts)))
+        rows, kept_aside = pool[: cells.rows], aside(space, texts)
         if max(cells.draws) > len(pool):
             raise ValueError(f"draws is {max(cells.draws)}, but {len(pool)} cells are scored: expected at most as many")
-    proxies = named(recipe.proxies)
-    with ledger.phase("score"):
-        found = _scored(recipe, space, pool, rows, proxies, inputs, out)
+        proxies = named(recipe.proxies)
         passes = _passes(space, rows[:COUNTED], proxies, inputs)
-        costs = _costs(rows, found, passes, len(images))
-        for proxy, cost in costs.items():
-            done = len({id(found[text][proxy]) for text in pool if proxy in found[text]})  # one a network
-            ledger.charge(flops=cost.flops * done)
-    values = {proxy: {text: scores[proxy] for text, scores in found.items() if proxy in scores} for proxy in proxies}
-    kept_aside = aside(space, [text for text, _ in table])
+    found = _scored(recipe, space, pool, rows, proxies, inputs, out)
+    costs = _costs(rows, found, passes, len(images))
+    for proxy, cost in costs.items():
+        kept = {id(found[text][proxy]): found[text][proxy] for text in pool if proxy in found[text]}.values()
+        spent = Cost(flops=cost.flops * len(kept), seconds=sum(one.seconds for one in kept))
+        ledger.absorb({"": spent.as_dict()}, f"score/{proxy}")
+    values = {
+        proxy: {text: scores[proxy].score.value for text, scores in found.items() if proxy in scores}
+        for proxy in proxies
+    }
     ranked = Ranked(
         {column: [table.value(text, column) for text in rows] for column in cells.accuracies},
-        {proxy: [values[proxy][text].score.value for text in rows] for proxy in proxies},
+        {proxy: [values[proxy][text] for text in rows] for proxy in proxies},
         [text in kept_aside for text in rows],
         costs,
     )
     with ledger.phase("search"):
-        rates = {proxy: {text: kept.score.value for text, kept in values[proxy].items()} for proxy in cells.searchers}
-        searched = simulate(cells, space, table, rates, passes, recipe.seeds[0])
-    best = max(rows, key=lambda text: values[recipe.proxies[0]][text].score.value)
-    _keep(space, best, recipe, out)
-    flops_of_one = fmean(values["flops"][text].score.value for text in rows)
+        rates = {proxy: values[proxy] for proxy in cells.searching}
+        searched = simulate(cells, space, table, rates, passes, kept_aside, recipe.seeds[0])
+    _keep(space, max(rows, key=values[recipe.proxies[0]].__getitem__), recipe, out)
+    flops_of_one = fmean(values["flops"][text] for text in rows)
     return report(recipe, name, ranked, searched, 3.0 * cells.epochs * cells.epoch_images * flops_of_one)
 
 
@@ -105,7 +106,11 @@ def _same_data(out: Path, read: Mapping[str, Path]) -> None:
     """Scores that are kept are not computed anew, so their table and images must be these."""
     kept, now = out / "data.json", {name: sha256(path.read_bytes()).hexdigest() for name, path in read.items()}
     if kept.exists() and (out / "runs").exists():
-        for name, before in json.loads(kept.read_text(encoding="utf-8")).items():
+        try:
+            began = dict(json.loads(kept.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{kept}: torn ({error}): give another --out, or delete the folder") from None
+        for name, before in began.items():
             if now.get(name) != before:
                 raise ValueError(f"{out}: begun on another {name} than this: give another --out, or delete the folder")
     files.replace(kept, json.dumps(now, indent=1))
@@ -125,20 +130,18 @@ def _scored(
     What a network computes decides every score but the parameter count, which also counts what it does not compute.
     """
     assert recipe.cells is not None
-    workers, seed = recipe.workers or psutil.cpu_count() or 1, recipe.seeds[0]
+    workers, seed, kept = recipe.workers or runtime.cores(), recipe.seeds[0], out / "runs"
     written = {text: space.decode(text) for text in pool}
-    same = {text: canonical(cell) for text, cell in written.items()}
+    same = {text: space.encode(pruned(cell)) for text, cell in written.items()}
+    builds = {key: partial(space.build, space.decode(key), seed) for key in same.values()}
     computed = {name: proxy for name, proxy in proxies.items() if name != COUNT}
-    searchers = {name: proxies[name] for name in recipe.cells.searchers}
-    builds = {same[text]: partial(space.build, cell, seed) for text, cell in reversed(written.items())}
-    kept, path = out / "runs", "scores.jsonl"
-    first = scored(
-        kept / path, "cells, every proxy", {same[text]: builds[same[text]] for text in rows}, computed, inputs, workers
-    )
-    every = scored(kept / path, "cells to search", builds, searchers, inputs, workers)
-    counts = {text: partial(space.build, written[text], seed) for text in rows}
+    of_rows = {same[text]: builds[same[text]] for text in rows}
+    first = scored(kept / "scores.jsonl", "cells, every proxy", of_rows, computed, inputs, workers)
+    searching = {name: computed[name] for name in recipe.cells.searching if name != COUNT}
+    every = scored(kept / "scores.jsonl", "cells to search", builds, searching, inputs, workers)
+    counts = {text: partial(space.build, cell, seed) for text, cell in written.items()}
     counted = scored(kept / "parameters.jsonl", "parameters", counts, {COUNT: proxies[COUNT]}, inputs, 1)
-    return {text: {**every[same[text]], **first.get(same[text], {}), **counted.get(text, {})} for text in pool}
+    return {text: {**every[same[text]], **first.get(same[text], {}), **counted[text]} for text in pool}
 
 
 def _passes(space: Cells201, texts: Sequence[str], proxies: Mapping[str, Proxy], inputs: Inputs) -> dict[str, float]:

@@ -6,14 +6,15 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from shoestring.cost import Cost
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.search.ranks import Tau, difference_interval, kendall_interval, top, within_groups
-from shoestring.methods.search.recipe_schema import Cells, Recipe
-from shoestring.methods.search.recipe_searches import EVOLUTION, RANDOM, Searched
+from shoestring.methods.search.recipe_schema import SIZES, Cells, Recipe
+from shoestring.methods.search.recipe_searches import ASSISTED, DRAWN, EVOLUTION, OPTIMUM, RANDOM, Searched
 
-COUNT = "parameters"
+COUNT = SIZES[0]
 METHODS = ("naswot", "span")
 EVERY, ASIDE = "all scored cells", "cells kept aside"
 
@@ -48,25 +49,21 @@ def report(recipe: Recipe, name: str, ranked: Ranked, searched: Searched, traini
     for group, places in taken.items():
         rows += [_correlated(ranked, proxy, group, places) for proxy in ranked.scores]
         notes += _told(ranked, group, places)
-    for draws, picks in searched.by_score.items():
-        group = f"the best of {draws} by score, {cells.searches} searches"
-        for label, found in picks.items():
-            cost = ranked.costs[label] if label in ranked.costs else Cost()
-            scores = {f"accuracy, {column}": Score.of(values) for column, values in found.items()}
-            rows.append(Row(f"{label} of {draws}", label not in METHODS, scores, _times(cost, draws), group, label))
+    rows += _searches(ranked, searched, cells.searches, training_flops)
     group = f"{cells.budget:g} trainings, {cells.searches} searches"
+    ours = {f"{ASSISTED}, {proxy}" for proxy in METHODS}
     for label, found in searched.with_training.items():
         scores = {f"accuracy, {column}": Score.of(values) for column, values in found.items()}
         cost = Cost(flops=cells.budget * training_flops)
-        rows.append(Row(label, not label.startswith("AREA"), scores, cost, group, label))
+        rows.append(Row(label, label not in ours, scores, cost, group, label))
         points += list(_points(label, metric, searched, training_flops))
     pairs = [
         Pair(label, twin)
         for label in searched.with_training
-        if label.startswith("AREA")
-        for twin in (EVOLUTION, RANDOM)
+        if label in ours
+        for twin in (EVOLUTION, RANDOM, *(f"{ASSISTED}, {size}" for size in SIZES))
     ]
-    notes += _explained(cells, training_flops)
+    notes += _explained(cells, searched, training_flops)
     return Report(
         "search",
         name,
@@ -80,6 +77,19 @@ def report(recipe: Recipe, name: str, ranked: Ranked, searched: Searched, traini
     )
 
 
+def _searches(ranked: Ranked, searched: Searched, searches: int, training_flops: float) -> Iterator[Row]:
+    """Searches by score alone: each scores all it draws and trains what it picks; the optimum trains all it draws."""
+    for (only, draws), picks in searched.by_score.items():
+        among = f", {ASIDE}" if only else ""
+        for label, found in picks.items():
+            cost = Cost(flops=training_flops * (draws if label == OPTIMUM else 1))
+            if label in ranked.costs:
+                cost = cost + Cost(flops=draws * ranked.costs[label].flops)
+            scores = {f"accuracy, {column}": Score.of(values) for column, values in found.items()}
+            group = f"the best of {draws} by score{among}, {searches} searches"
+            yield Row(f"{label} of {draws}{among}", label not in METHODS, scores, cost, group, label)
+
+
 def _correlated(ranked: Ranked, proxy: str, group: str, places: Sequence[int]) -> Row:
     scores, found = [ranked.scores[proxy][row] for row in places], {}
     for column, values in ranked.accuracies.items():
@@ -87,31 +97,34 @@ def _correlated(ranked: Ranked, proxy: str, group: str, places: Sequence[int]) -
         # a normal distribution's interval of 95 % is 3.92 sd wide
         found[f"τ, {column}"] = Score(tau.value, (tau.high - tau.low) / 3.92, tau.n)
     first = [next(iter(ranked.accuracies.values()))[row] for row in places]
-    sizes = [ranked.scores[COUNT][row] for row in places]
-    narrower: dict[str, Callable[[], float]] = {"τ, best tenth": lambda: top(scores, first)}
-    if proxy != COUNT:
-        narrower["τ, equal parameters"] = lambda: within_groups(scores, first, sizes, resamples=100).value
+    narrower: dict[str, Callable[[], float]] = {"τ, best tenth": partial(top, scores, first)}
+    for size, told in zip(SIZES, ("τ, equal parameters", "τ, equal reached"), strict=True):
+        sizes = [ranked.scores[size][row] for row in places]
+        narrower[told] = partial(_within, scores, first, sizes)
     for name, measured in narrower.items():
         with suppress(ValueError):  # of few cells, none may be comparable
             found[name] = Score.of([measured()])
-    label = proxy
-    return Row(f"{label}, {group}", proxy not in METHODS, found, _times(ranked.costs[proxy], len(places)), group, label)
+    return Row(f"{proxy}, {group}", proxy not in METHODS, found, _times(ranked.costs[proxy], len(places)), group, proxy)
+
+
+def _within(scores: Sequence[float], accuracies: Sequence[float], sizes: Sequence[float]) -> float:
+    return within_groups(scores, accuracies, sizes, resamples=1).value
 
 
 def _told(ranked: Ranked, group: str, places: Sequence[int]) -> Iterator[str]:
-    """Each method against the parameter count, and ours against the paper's, with intervals."""
-    sizes = [ranked.scores[COUNT][row] for row in places]
+    """Each method against the counts of parameters, and ours against the paper's, with intervals."""
     methods = [proxy for proxy in METHODS if proxy in ranked.scores]
     for column, values in ranked.accuracies.items():
         truth = [values[row] for row in places]
         for proxy in methods:
             scores = [ranked.scores[proxy][row] for row in places]
             tau = kendall_interval(scores, truth)
-            apart = difference_interval(scores, sizes, truth)
-            said = f"{group} ({len(places)}), {column}: τ of {proxy} is {_interval(tau)}, {_signed(apart)} against the "
-            said += "parameter count"
-            with suppress(ValueError):
-                said += f"; among cells of equal parameter count it is {_interval(within_groups(scores, truth, sizes))}"
+            said = f"{group} ({len(places)}), {column}: τ of {proxy} is {_interval(tau)}"
+            for size in SIZES:
+                sizes = [ranked.scores[size][row] for row in places]
+                said += f"; {_signed(difference_interval(scores, sizes, truth))} against {size}"
+                with suppress(ValueError):
+                    said += f", and {_interval(within_groups(scores, truth, sizes))} among cells that are equal in them"
             if proxy != methods[0]:
                 other = difference_interval(scores, [ranked.scores[methods[0]][row] for row in places], truth)
                 said += f"; {_signed(other)} against {methods[0]}"
@@ -126,14 +139,21 @@ def _signed(tau: Tau) -> str:
     return f"{tau.value:+.3f} [{tau.low:+.3f}, {tau.high:+.3f}]"
 
 
-def _explained(cells: Cells, training_flops: float) -> list[str]:
+def _explained(cells: Cells, searched: Searched, training_flops: float) -> list[str]:
+    best = ", ".join(f"{value:.2f} ({column})" for column, value in searched.best.items())
     return [
-        "± of τ is its 95 % bootstrap interval over cells as that of a normal distribution, of one draw of weights; "
-        "brackets hold the interval itself.",
+        "± of τ is one standard error: the width of its 95 % bootstrap interval over cells, divided by 3.92, of one "
+        "draw of weights. Brackets hold the interval itself.",
+        "parameters counts all weights, also those of edges that are on no way from a cell's input to its output; "
+        "reached_parameters only those that a gradient reaches.",
         f"Trainings are looked up, not done: a search sees {cells.validation}; the others tell what it chose.",
         f"A training is said to cost {training_flops:.3g} FLOPs: {cells.epochs} epochs of {cells.epoch_images} images, "
-        "of a cell of average FLOPs, a pass back counted as two forward; AREA's scores are charged in proportion.",
-        "± of searches is the sd over searches of one table; all of them draw from the same scored cells.",
+        "of a cell of average FLOPs, a pass back counted as two forward; scores are charged in proportion. A search by "
+        "score pays for scoring what it draws and one training; the optimum for training all it draws.",
+        f"The best of the whole table have {best}.",
+        "± of searches is the sd over searches of one table; all of them draw, a search by score without replacement, "
+        "from the same scored cells, so that of many draws it is smaller than it were over the whole space.",
+        f"The curves are of the first {DRAWN} searches.",
     ]
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,7 +86,7 @@ def prepare(recipe: Recipe, chosen: Decoders, out: Path) -> Ground:
         batch,
         chosen.steps,
         out / "settled.json",
-        max(1, _cores() // workers),
+        max(1, runtime.cores() // workers),
         chosen.precision,
     )
     places = {split: packs.folder for split, packs in tokens.items()}
@@ -103,10 +101,6 @@ def _same_text(out: Path, source: str, fingerprint: str) -> None:
         if before != fingerprint:
             raise ValueError(f"{out}: begun on {source} {before}, which is {fingerprint} now: give another --out")
     files.replace(kept, json.dumps({"source": source, "fingerprint": fingerprint}))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _training_bytes(chosen: Decoders, found: Drawn) -> float:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from shoestring import config
 
+SIZES = ("parameters", "reached_parameters")  # the twins that cost next to nothing
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
@@ -22,9 +23,9 @@ class Cells(config.Recipe):
     channels, depth  of the networks: of their first stage, and cells a stage; the table's own are 16 and 5
     samples        images a network is scored on
     rows           drawn from the table, and scored by every proxy
-    pool           drawn from the table, the former among them, and scored by `searchers`: what searches draw from;
-                   null is the whole table
-    searchers      proxies that search
+    pool           drawn from the table, the former among them, and scored by those that search: what searches draw
+                   from; null is the whole table
+    searchers      proxies that search; the counts of parameters do so beside them
     draws          how many a search by score draws
     searches       simulated, of each kind
     budget         of an evolution or a random search, in trainings, which all count alike, and scores besides
@@ -46,6 +47,11 @@ class Cells(config.Recipe):
     budget: Rate = 100.0
     epochs: Count = 12
     epoch_images: Count = 25000
+
+    @property
+    def searching(self) -> tuple[str, ...]:
+        """The proxies that search, each once."""
+        return tuple(dict.fromkeys((*self.searchers, *SIZES)))
 
     @model_validator(mode="after")
     def _fits(self) -> Cells:
@@ -119,7 +125,7 @@ class Recipe(config.Recipe):
         if (self.cells is None) == (self.decoders is None):
             raise ValueError("expected either cells or decoders")
         if self.cells is not None:
-            needed = {"parameters", "flops", *self.cells.searchers}
+            needed = {*SIZES, "flops", *self.cells.searchers}
             if needed - {*self.proxies}:
                 raise ValueError(f"expected proxies with {', '.join(sorted(needed))}, got {', '.join(self.proxies)}")
             if len(self.seeds) > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -31,11 +31,18 @@ class Path:
 
 @dataclass
 class Searched:
-    """What the searches came to: by number of draws and name, and by name; accuracies by column, one a search."""
+    """What the searches came to; accuracies by column, one a search.
 
-    by_score: dict[int, dict[str, dict[str, list[float]]]] = field(default_factory=dict)
+    by_score       by whether only cells kept aside were drawn, and how many, then by name
+    with_training  by name
+    paths          of the first searches of each name
+    best           of all the table, by column
+    """
+
+    by_score: dict[tuple[bool, int], dict[str, dict[str, list[float]]]] = field(default_factory=dict)
     with_training: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     paths: dict[str, list[Path]] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,17 +81,21 @@ def simulate(
     table: Table,
     scores: Mapping[str, Mapping[str, float]],
     passes: Mapping[str, float],
+    aside: Container[str],
     seed: int,
 ) -> Searched:
     """All searches of the recipe.
 
     scores  of the cells that may be drawn, by searching proxy and cell
     passes  what a proxy's score takes of a network, in forward passes over its batch
+    aside   the cells that were not looked at while our own score was chosen
     """
-    found = Searched()
+    found = Searched(best={column: max(row[column] for _, row in table) for column in cells.accuracies})
     pool = list(next(iter(scores.values())))
-    for draws in cells.draws:
-        found.by_score[draws] = _by_score(cells, table, scores, pool, draws, seed)
+    for only, drawn_from in ((False, pool), (True, [text for text in pool if text in aside])):
+        for draws in cells.draws:
+            if draws <= len(drawn_from):
+                found.by_score[only, draws] = _by_score(cells, table, scores, drawn_from, draws, seed)
     listed = Listed(space, table)
     drawn = _Pool(listed, [space.decode(text) for text in pool])
     train = table.train(space, cells.validation, 1.0)

@@ -36,6 +36,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
             for module, _ in modes:
                 module.training = isinstance(module, _NormBase)
             torch.default_generator.manual_seed(0)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(0)
             yield
         finally:
             torch.backends.mha.set_fastpath_enabled(fused)
@@ -51,11 +53,12 @@ def passed(model: nn.Module, inputs: Inputs, tensors: dict[str, Tensor] | None =
     Copies stand in for all else that a pass may write to: the batch, buffers, embeddings that renormalise themselves.
     """
     positional, named = arguments(inputs)
-    state = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    state = {name: buffer.clone() for name, buffer in model.named_buffers()} | (tensors or {})
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.max_norm is not None:
-            state[f"{name}.weight" if name else "weight"] = module.weight.detach().clone()
+            weight = f"{name}.weight" if name else "weight"
+            state[weight] = state.get(weight, module.weight.detach()).clone()
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled code hides its operations
-        return functional_call(model, state | (tensors or {}), positional, named)
+        return functional_call(model, state, positional, named)
