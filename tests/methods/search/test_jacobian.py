@@ -149,6 +149,15 @@ def test_bad_input(model, inputs, message):
         jacob_cov(model, inputs)
 
 
+def test_equal_texts_and_a_single_one_are_refused():
+    model = presets.build(presets.configuration("neox-tiny", 19, 8), 0)
+    tokens = torch.randint(19, (3, 8), generator=torch.manual_seed(0))
+    with pytest.raises(ValueError, match="rows 0 and 3 of the batch are equal"):
+        jacob_cov(model, {"input_ids": torch.cat([tokens, tokens])})
+    with pytest.raises(ValueError, match="holds one sample"):
+        jacob_cov(model, {"input_ids": tokens[:1]})
+
+
 def test_an_embedding_that_is_not_called_is_refused():
     class Unused(nn.Module):
         def __init__(self) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import joblib
 import pytest
 import torch
+from joblib._parallel_backends import LokyBackend
 from torch import nn
 
 from shoestring.methods.search.cells201 import Cells201
@@ -29,6 +31,22 @@ def test_one_process_and_two_agree() -> None:
     alone = list(scores(jobs(), {"naswot": score}, BATCH))
     assert [key for key, _ in alone] == [SPACE.encode(cell) for cell in CELLS]
     assert list(scores(jobs(), {"naswot": score}, BATCH, workers=2)) == alone
+
+
+def test_the_jobs_go_to_the_backend_that_joblib_is_told() -> None:
+    """As they would to Ray's: a backend of another name, which notes what it is given."""
+    given: list[int] = []
+
+    class Noting(LokyBackend):  # type: ignore[misc]
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            given.append(1)
+            return super().submit(func, callback)
+
+    joblib.register_parallel_backend("noting", Noting)
+    with joblib.parallel_config(backend="noting"):
+        found = list(scores(jobs(), {"naswot": score}, BATCH, workers=2))
+    assert found == list(scores(jobs(), {"naswot": score}, BATCH))
+    assert given
 
 
 def test_networks_are_built_when_they_are_asked_for_and_not_kept() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shoestring.cost import flops as counted
 from shoestring.methods.search.cells201 import Cells201
-from shoestring.methods.search.proxies import PROXIES, decoder_parameters, flops, parameters
+from shoestring.methods.search.proxies import PROXIES, decoder_parameters, flops, parameters, reached_parameters
 from shoestring.models import presets
 
 CELL = ("nor_conv_3x3", "none", "nor_conv_1x1", "skip_connect", "avg_pool_3x3", "nor_conv_3x3")
@@ -39,6 +39,28 @@ def test_parameters_are_those_trained_shared_ones_once():
     assert parameters(model, torch.ones(2, 3)).value == 9 + 6 + 2
     model[2].bias.requires_grad_(False)
     assert parameters(model, torch.ones(2, 3)).value == 9 + 6
+
+
+def test_reached_parameters_are_those_that_a_gradient_reaches():
+    """By hand: of two branches one is thrown away, and of an embedding that is frozen nothing counts."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle, self.last = nn.Linear(3, 4), nn.Linear(3, 5), nn.Linear(4, 2)
+            self.last.bias.requires_grad_(False)
+
+        def forward(self, rows: Tensor) -> Tensor:
+            self.idle(rows)
+            found: Tensor = self.last(self.used(rows).relu())
+            return found
+
+    model = Two()
+    assert reached_parameters(model, torch.randn(4, 3)).value == (3 * 4 + 4) + 4 * 2
+    assert parameters(model, torch.randn(4, 3)).value == (3 * 4 + 4) + (3 * 5 + 5) + 4 * 2
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    assert reached_parameters(model, torch.randn(4, 3)).value == 0
 
 
 def test_decoder_parameters_of_a_gpt_neox():
@@ -154,6 +176,26 @@ def test_the_model_and_the_batch_are_left_as_they_were(name, kind, grad):
         for parameter in model.parameters()
     )
     assert PROXIES[name](model, inputs).value == first.value
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_an_embedding_that_renormalises_itself_is_left_as_it_was(name):
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.last = nn.Embedding(19, 8, max_norm=0.5), nn.Linear(8, 19)
+
+        def get_input_embeddings(self) -> nn.Module:
+            return self.embedding
+
+        def forward(self, input_ids: Tensor) -> Tensor:
+            found: Tensor = self.last(self.embedding(input_ids).relu())
+            return found
+
+    model = Bag()
+    before = copy.deepcopy(model.state_dict())
+    PROXIES[name](model, text())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["flops", "synflow", "grad_norm", "jacob_cov"])

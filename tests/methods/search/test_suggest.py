@@ -16,6 +16,8 @@ from shoestring.methods.search.cells201 import OPERATIONS, Cell, Cells201
 from shoestring.methods.search.decoders import Decoder, Decoders, _members
 from shoestring.methods.search.latency import Within
 from shoestring.methods.search.listed import Listed
+from shoestring.methods.search.macro import Macro
+from shoestring.methods.search.sizes import Sizes
 from shoestring.methods.search.suggest import Suggests, suggests
 from shoestring.methods.search.table import Table
 
@@ -63,7 +65,7 @@ def test_what_is_beyond_the_budget_becomes_the_nearest_within_it() -> None:
 
 def test_every_cell_and_decoder_comes_back() -> None:
     random = Random(0)
-    for space in (CELLS, DECODERS):
+    for space in (CELLS, DECODERS, Macro(), Sizes()):
         asked: Suggests[Any] = suggests(space)
         for _ in range(40):
             drawn: Any = space.draw(random)
@@ -80,8 +82,8 @@ def test_a_rounded_feed_forward_part_stays_in_the_range_that_optuna_knows() -> N
 
 
 def test_what_optuna_draws_is_of_the_space() -> None:
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for space in (CELLS, DECODERS):
+    for space in (Macro(), Sizes(), CELLS, DECODERS):
+        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         asked: Suggests[Any] = suggests(space)
         drawn: list[Any] = [asked.suggest(study.ask()) for _ in range(60)]
         assert all(space.decode(space.encode(one)) == one for one in drawn)
@@ -139,5 +141,5 @@ def test_a_space_without_a_way_is_refused(tmp_path: Path) -> None:
     class Plain:
         name = "mine"
 
-    with pytest.raises(ValueError, match="Optuna cannot draw from the space mine: expected nas-bench-201, decoder"):
+    with pytest.raises(ValueError, match="Optuna cannot draw from the space mine: expected nas-bench-201, "):
         suggests(Plain())  # type: ignore[arg-type]

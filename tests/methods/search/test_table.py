@@ -78,6 +78,11 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows:
     text = "arch,value\n" + "".join(f"{name},{value!r}\n" for name, value in known.items())
     table = Table.read(write(tmp_path_factory.mktemp("table"), text))
     assert {int(name): numbers["value"] for name, numbers in table} == known
+    for name in ("again.csv", "again.csv.gz"):
+        file = tmp_path_factory.mktemp("again") / name
+        table.write(file)
+        assert list(Table.read(file)) == list(table)
+        assert [one.name for one in file.parent.iterdir()] == [name]
 
 
 # bad input

@@ -134,6 +134,9 @@ def test_wrong_batches_are_told(mine):
         (lambda: text(".", "python", (8,), 0), "text takes two sizes"),
         (lambda: said(model, torch.zeros(1, 3, 4, 4)), "one sample"),
         (lambda: said(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), noise((8, 3, 4, 4), None, 0)), "no activation"),
+        (lambda: said(model, noise((8, 1, 4, 4), None, 0)), "cannot take a batch of 8x1x4x4: "),
+        (lambda: said(model.double(), noise((8, 3, 4, 4), None, 0)), "cannot take a batch of 8x3x4x4: "),
+        (lambda: said(nn.Embedding(20, 4), noise((8, 16), 50, 0)), "Embedding cannot take a batch of input_ids 8x16: "),
     ]:
         with pytest.raises(ValueError, match=told):
             call()

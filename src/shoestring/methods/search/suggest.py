@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar, cast, runtime_checkable
 
+from shoestring.methods.search import macro, sizes
 from shoestring.methods.search.cells201 import EDGES, OPERATIONS, Cell, Cells201
 from shoestring.methods.search.decoders import Decoder, Decoders, _members
 from shoestring.methods.search.latency import Within
 from shoestring.methods.search.listed import Listed
+from shoestring.methods.search.macro import Macro
+from shoestring.methods.search.sizes import Sizes
 from shoestring.methods.search.space import Space
 
 if TYPE_CHECKING:
@@ -40,6 +43,10 @@ def suggests(space: Space[A]) -> Suggests[A]:
         found = known
     elif isinstance(known, Cells201):
         found = Edges()
+    elif isinstance(known, Macro):
+        found = Layered(tuple(range(len(macro.BLOCKS))), macro.LAYERS)
+    elif isinstance(known, Sizes):
+        found = Layered(sizes.CHANNELS, sizes.LAYERS)
     elif isinstance(known, Decoders):
         found = Shapes(known)
     elif isinstance(known, Listed):
@@ -48,8 +55,8 @@ def suggests(space: Space[A]) -> Suggests[A]:
         found = Only(suggests(known.space), partial(_fast, known), f"takes more than {1000 * known.limit:g} ms")
     if found is None:
         raise ValueError(
-            f"Optuna cannot draw from the space {space.name}: expected nas-bench-201, decoder, "
-            "or a space with the methods of `Suggests`"
+            f"Optuna cannot draw from the space {space.name}: expected nas-bench-201, "
+            "nas-bench-macro, sizes, decoder, or a space with the methods of `Suggests`"
         )
     return cast("Suggests[A]", found)
 
@@ -69,6 +76,20 @@ class Edges:
 
 
 _EDGES = tuple(f"edge {source} to {target}" for source, target in EDGES)
+
+
+@dataclass(frozen=True)
+class Layered:
+    """A choice for each of some layers: the blocks of NAS-Bench-Macro, the channels of the size space."""
+
+    choices: tuple[int, ...]
+    layers: int
+
+    def suggest(self, trial: Trial) -> tuple[int, ...]:
+        return tuple(trial.suggest_categorical(f"layer {layer}", self.choices) for layer in range(self.layers))
+
+    def parameters(self, architecture: tuple[int, ...]) -> Parameters:
+        return {f"layer {layer}": choice for layer, choice in enumerate(architecture)}
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,17 @@ class Table:
             raise ValueError(f"{file}: holds a header and no row: expected a row an architecture")
         return cls((*header[:place], *header[place + 1 :]), rows, str(file))
 
+    def write(self, path: str | Path) -> None:
+        """Write the table as a CSV file that `read` reads, gzipped where its name ends in .gz; beside, then renamed."""
+        file, text = Path(path), io.StringIO(newline="")
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow([NAMES[1], *self.columns])
+        lines.writerows([architecture, *numbers] for architecture, numbers in self.rows.items())
+        content = text.getvalue().encode()
+        beside = file.with_name(file.name + ".partial")
+        beside.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+        beside.replace(file)
+
     def __len__(self) -> int:
         return len(self.rows)
 

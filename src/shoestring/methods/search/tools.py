@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -54,6 +55,8 @@ def score(
     console = Console()
     console.print(_table(found))
     for one in found:
+        if one.score is not None and one.score.value == -math.inf:
+            console.print(f"• {one.proxy}: {tools_score.SINGULAR}", highlight=False, markup=False)
         if one.score is None:
             console.print(f"• {one.proxy}: {one.refused}", highlight=False, markup=False)
 

@@ -32,7 +32,7 @@ from shoestring.methods.search.score import Score
 from shoestring.methods.search.space import Space
 from shoestring.methods.search.tools_kept import Kept
 from shoestring.methods.search.tools_rank import Willing
-from shoestring.methods.search.tools_score import NASWOT
+from shoestring.methods.search.tools_score import NASWOT, fitting
 from shoestring.types import Batch
 
 TEXTS, IMAGES = 16, 128  # that a network is scored on
@@ -173,6 +173,7 @@ def _usable(
     every: Mapping[str, Proxy], chosen: str, model: nn.Module, inputs: Batch, tell: Callable[[str], None]
 ) -> dict[str, Proxy]:
     """The proxies that take such networks and inputs, tried on one. Raises ValueError where `chosen` does not."""
+    fitting(model, inputs)
     usable: dict[str, Proxy] = {}
     for name, proxy in every.items():
         try:

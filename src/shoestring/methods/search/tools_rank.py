@@ -25,7 +25,7 @@ from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.score import Score
 from shoestring.methods.search.space import Space
 from shoestring.methods.search.table import Table
-from shoestring.methods.search.tools_score import NASWOT
+from shoestring.methods.search.tools_score import NASWOT, fitting
 
 PROBED = 3  # networks that show, before the long way, what each proxy costs and whether it takes such networks
 SINGULAR, REFUSED = "-inf", "refused"
@@ -164,11 +164,14 @@ def _built(space: Space[Any], seed: int, device: torch.device, text: str) -> nn.
 
 
 def _probed(builds: Sequence[Callable[[], nn.Module]], inputs: Inputs) -> dict[str, Any]:
-    """What each proxy takes for one network, and why some take none. Raises ValueError where NASWOT takes none."""
+    """What each proxy takes for one network, and why some take none. Raises ValueError where NASWOT takes none, or the
+    images are of a size that the networks cannot take.
+    """
     spent: dict[str, list[float]] = {}
     refused: dict[str, str] = {}
     for build in builds:
         model = build()
+        fitting(model, inputs)
         for name, proxy in PROXIES.items():
             since = time.perf_counter()
             try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoConfig
 
 from shoestring import runtime
@@ -20,12 +20,14 @@ from shoestring.data import tokenizers
 from shoestring.data.batches import TokenBatches
 from shoestring.data.tokens import packed
 from shoestring.methods.search.images import images, labelled
-from shoestring.methods.search.inputs import Inputs, checked
+from shoestring.methods.search.inputs import Inputs, checked, device_of, moved
 from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.score import Score
+from shoestring.methods.search.untouched import passed, untouched
 from shoestring.models import presets
 
 NASWOT = "naswot"
+SINGULAR = "-inf: too few units to tell the samples apart, or a network that is cut off from its inputs"
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,12 @@ class Said:
 
 
 def said(model: nn.Module, inputs: Inputs) -> list[Said]:
-    """Every proxy's score. Raises ValueError where the batch cannot be compared or NASWOT refuses the network."""
+    """Every proxy's score.
+
+    Raises ValueError where the batch cannot be compared or does not fit the network, or NASWOT refuses the network.
+    """
     checked(inputs)
+    fitting(model, inputs)
     found = []
     for name, proxy in PROXIES.items():
         since = time.perf_counter()
@@ -53,6 +59,18 @@ def said(model: nn.Module, inputs: Inputs) -> list[Said]:
         else:
             found.append(Said(name, value, time.perf_counter() - since))
     return found
+
+
+def fitting(model: nn.Module, inputs: Inputs) -> None:
+    """Raises ValueError, with the shapes, where the network cannot take the batch."""
+    try:
+        with torch.no_grad(), untouched(model):
+            passed(model, moved(inputs, device_of(model)))
+    except (RuntimeError, IndexError, TypeError, KeyError, AttributeError) as error:
+        given = {"": inputs} if isinstance(inputs, Tensor) else inputs
+        shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape))}".strip() for name, value in given.items())
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{type(model).__name__} cannot take a batch of {shapes}: {said}") from error
 
 
 def network(named: str, seed: int = 0) -> nn.Module:
