@@ -13,14 +13,16 @@ the pass alone, without gradients, with batch statistics, in the memory layout t
 
 Where both count the same units their kernels must be the same: on images in one layout to the integer, but for
 pre-activations that rounding puts on another side of zero, of which at most one unit in 100,000 is borne. Else the
-comparison is void and this script fails. They do not in cells that feed a rectifier nothing but zeros: no gradient
-reaches it, though its output is part of the network's.
+comparison is void and this script fails. They do not in cells that are cut off from their input: no gradient reaches
+the rectifier behind them, though its output is part of the network's.
 
 Memory is the resident set of a fresh process that scores small networks one after the other: how far it ever rose above
 where it stood after the first tenth. The kernel alone is that of one layer's codes, ours in integers, theirs in floats.
 
 Of a table of trained cells both procedures also tell how well they order it, on real images, on the same cells: each
-with one seed of weights for all, as the recipe does, and with a seed a cell, as the paper's code does.
+with one seed of weights for all, as the recipe does, and with a seed a cell, as the paper's code does. The published
+one does so once more on cells as the paper's code has them: edges on no way from input to output are computed, and what
+carries nothing is a product with zero, through which its backward pass reaches their rectifiers.
 
     python benchmarks/search.py --order 400 --table TABLE --images IMAGES --json results/benchmarks/search-order.json
 """
@@ -48,13 +50,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shoestring.evaluate.facts import gather
-from shoestring.methods.search.cells201 import Cell, Cells201, canonical
+from shoestring.methods.search.cells201 import EDGES, Cell, Cells201
 from shoestring.methods.search.images import images as real_images
 from shoestring.methods.search.kernel import agreements, kernel, together
 from shoestring.methods.search.parallel import scores
 from shoestring.methods.search.ranks import kendall_interval
 from shoestring.methods.search.score import score
 from shoestring.methods.search.table import Table
+from shoestring.models import surgery
 
 MB = 1_000_000
 SIDE, MEMORY_SIDE = 32, 16
@@ -285,16 +288,14 @@ def orders(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     drawn = Random(0).sample([text for text, _ in table], arguments.order)
     images = real_images(arguments.images, arguments.samples)
     found: dict[str, list[float]] = {}
-    shared: dict[str, float] = {}
     for number, text in enumerate(drawn, start=1):
         cell = space.decode(text)
-        same = canonical(cell)
-        if same not in shared:
-            shared[same] = score(space.build(cell, 0), images).value
-        found.setdefault("ours, cells that compute the same share a network", []).append(shared[same])
         for seeds, seed in (("one seed for all", 0), ("a seed a cell", number)):
             found.setdefault(f"ours, {seeds}", []).append(score(space.build(cell, seed), images).value)
             found.setdefault(f"published, {seeds}", []).append(published(space.build(cell, seed), images))
+        found.setdefault("published, a seed a cell, idle edges too", []).append(
+            published(whole(space.build(cell, number), cell), images)
+        )
         print(f"{number} of {len(drawn)}", file=sys.stderr, flush=True)
     rows = []
     for name, values in found.items():
@@ -304,6 +305,31 @@ def orders(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             row[f"τ, {column}"] = f"{tau.value:.3f} [{tau.low:.3f}, {tau.high:.3f}]"
         rows.append(row)
     return rows
+
+
+class Whole(nn.Module):
+    """A cell as the paper's code has it: every edge is computed."""
+
+    def __init__(self, edges: nn.ModuleList, cell: Cell) -> None:
+        super().__init__()
+        self.edges, self.cell = edges, cell
+
+    def forward(self, images: Tensor) -> Tensor:
+        nodes = [images]
+        for node in (1, 2, 3):
+            into = [edge for edge, (_, end) in enumerate(EDGES) if end == node]
+            nodes.append(torch.stack([self._carried(edge, nodes[EDGES[edge][0]]) for edge in into]).sum(0))
+        return nodes[3]
+
+    def _carried(self, edge: int, source: Tensor) -> Tensor:
+        found: Tensor = source * 0.0 if self.cell[edge] == "none" else self.edges[edge](source)
+        return found
+
+
+def whole(model: nn.Module, cell: Cell) -> nn.Module:
+    """The network with its cells so."""
+    surgery.replace(model, lambda _, module: type(module).__name__ == "_Cell", lambda _, old: Whole(old.edges, cell))
+    return model
 
 
 def show(rows: list[dict[str, Any]]) -> None:
