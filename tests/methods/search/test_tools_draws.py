@@ -31,13 +31,15 @@ def wanted(tmp_path: Path) -> Make:
     text = tmp_path / "text" / "train.txt"
     text.parent.mkdir()
     text.write_text("\n\n".join(f"{n} times {n} is {n * n}, and {n} and {n} are {n + n}." for n in range(300)))
+    for other in ("dev", "test"):
+        text.with_name(f"{other}.txt").write_text("\n\n".join(f"{n} and {n} are {n + n}." for n in range(300, 400)))
 
     def make(draws: int = 4, **changes: Any) -> Wanted:
         plain: dict[str, Any] = {
             "space": "decoder",
             "max_parameters": 60_000,
             "max_seconds": None,
-            "data": str(text),
+            "data": str(text.parent),
             "tokenizer": "bytes",
             "length": 16,
             "images": None,
@@ -146,6 +148,20 @@ def test_where_nothing_has_a_value_nothing_is_chosen(wanted: Make, monkeypatch: 
         best(wanted(draws=2, proxy="p"), [].append)
 
 
+def test_a_text_that_could_not_be_trained_on_is_told(wanted: Make) -> None:
+    told: list[str] = []
+    data = wanted().data
+    best(wanted(data=f"{data}/train.txt"), told.append)
+    assert any("cannot be trained on this text alone" in one and "train.txt: no dev text" in one for one in told)
+
+
+def test_fewer_draws_than_are_scored_are_told(wanted: Make) -> None:
+    best(wanted(draws=4), [].append)
+    told: list[str] = []
+    assert len(best(wanted(draws=2), told.append).ranked) == 2
+    assert any("4 are scored in" in one and "the best of the first 2 drawn is written" in one for one in told)
+
+
 def test_a_small_space_is_drawn_whole_and_said(wanted: Make, few: list[int]) -> None:
     told: list[str] = []
     found = best(wanted(draws=9, max_parameters=23_000), told.append)
@@ -206,12 +222,12 @@ def test_networks_for_images(wanted: Make, few: list[int], tmp_path: Path, monke
             return Line(nn.Flatten(), nn.Linear(3072, architecture))
 
     monkeypatch.setattr(tools_draws.tools_spaces, "named", lambda name: Lines())
-    monkeypatch.setattr(tools_draws, "PROXIES", {"naswot": PROXIES["parameters"]})
+    monkeypatch.setattr(tools_draws, "PROXIES", {"span": PROXIES["parameters"]})
     rows = np.random.default_rng(0).integers(0, 256, (130, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", images=rows)
     asked = wanted(draws=5, space="nas-bench-201", max_parameters=None, images=tmp_path / "images.npz")
     found = best(asked, [].append)
-    assert found.proxy == "naswot"
+    assert found.proxy == "span"
     write(asked, found)
     written = (asked.out / "architecture.txt").read_text()
     assert written == f"{next(iter(found.ranked))}\n"
@@ -229,7 +245,7 @@ def test_networks_for_images(wanted: Make, few: list[int], tmp_path: Path, monke
         ({"proxy": "paramters"}, "--proxy 'paramters'; did you mean 'parameters'"),
         ({"max_parameters": 9}, "no decoder has at most 9 parameters"),
         ({"tokenizer": "bpe:x"}, "tokenizer 'bpe:x': expected a vocabulary size"),
-        ({"length": 4096}, "do not fill a batch of 16 windows of 4096"),
+        ({"length": 4096}, "too little text for 16 windows of 4096 tokens"),
         ({"max_seconds": 1e-9, "max_parameters": 23_000}, "200 architectures in a row took more than 1e-06 ms"),
     ],
 )

@@ -22,6 +22,7 @@ from shoestring.methods.search.cells201 import Cells201
 from shoestring.methods.search.proxies import parameters
 from shoestring.methods.search.ranks import kendall
 from shoestring.methods.search.score import Score, score
+from shoestring.methods.search.tools_kept import Kept
 from shoestring.methods.search.tools_rank import Ranking
 
 SHARED = Path(__file__).parents[3] / ".." / "shared" / "data"
@@ -103,10 +104,32 @@ def test_rows_are_drawn_by_seed_and_more_go_on(files, tmp_path):
     assert set(other.truth["c10"]) != set(few.truth["c100"])
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(files, tmp_path):
+    """A report of another run, a file of the user's, what `find` kept: none is written over."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "report.json").write_text("precious")
+    with pytest.raises(ValueError, match="run: holds files that are no search's: give another --out"):
+        ranking(files, tmp_path / "run").found(quiet)
+    assert [one.name for one in (tmp_path / "run").iterdir()] == ["report.json"]
+    Kept(tmp_path / "find", {"tool": "find"})
+    with pytest.raises(ValueError, match="find: begun with tool find, now rank: give another --out"):
+        ranking(files, tmp_path / "find").found(quiet)
+    with pytest.raises(ValueError, match=r"--out .*table.csv cannot be written \(File exists\): give another"):
+        ranking(files, files[0]).found(quiet)
+
+
+def test_a_table_that_orders_nothing_is_told_before_anything_is_scored(files, tmp_path):
+    lines = files[0].read_text().splitlines()
+    files[0].write_text("\n".join([lines[0], *(line.rsplit(",", 2)[0] + ",50,50" for line in lines[1:])]))
+    with pytest.raises(ValueError, match="all rows are alike in c10, c100: there is nothing to order"):
+        ranking(files, tmp_path / "out").found(quiet)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"count": 5}, {"side": 6}])
 def test_scores_of_other_images_or_weights_are_not_gone_on_with(files, tmp_path, change):
     ranking(files, tmp_path / "out", rows=3).found(quiet)
-    with pytest.raises(ValueError, match=r"scores.jsonl: it holds scores of another"):
+    with pytest.raises(ValueError, match=r"out: begun with (images|seed) \w+, now \w+: give another --out"):
         ranking(files, tmp_path / "out", rows=3, **change).found(quiet)
 
 

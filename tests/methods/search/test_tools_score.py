@@ -125,10 +125,17 @@ def test_what_the_users_own_module_lacks_is_not_taken_for_the_module(mine):
         network("broken:small")
 
 
+def test_a_network_in_the_place_of_a_function_is_told(mine):
+    (mine / "made.py").write_text("from torch import nn\nready = nn.Linear(2, 2)\n")
+    with pytest.raises(ValueError, match="made:ready is a network: expected a function that returns a new one"):
+        network("made:ready")
+
+
 def test_wrong_batches_are_told(mine):
     model = network("mine:small")
     for call, told in [
         (lambda: noise((8, 3, 4, 4), 257, 0), "tokens take two sizes"),
+        (lambda: noise((10**15, 3, 4, 4), None, 0), "--batch 1000000000000000x3x4x4: memory does not hold it"),
         (lambda: pictures(model, mine, (8, 16), 0), "images take Nx3xSxS"),
         (lambda: text("mine:small", "python", (8, 16), 0), "give a folder as the model"),
         (lambda: text(".", "python", (8,), 0), "text takes two sizes"),

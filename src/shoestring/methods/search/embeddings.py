@@ -23,8 +23,9 @@ def of_tokens(model: nn.Module) -> nn.Module:
 
     Raises ValueError on a model that has none.
     """
-    if isinstance(model, _Embedded):
-        return model.get_input_embeddings()
+    named = model.get_input_embeddings() if isinstance(model, _Embedded) else None
+    if isinstance(named, nn.Embedding):
+        return named
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             return module

@@ -44,6 +44,11 @@ def images(source: str | Path, count: int, side: int = 32, seed: int = 0) -> Ten
     return _drawn(_source(Path(source)), Path(source), count, side, seed)[0]
 
 
+def count(source: str | Path) -> int:
+    """How many images a source holds. Raises ValueError where it is none."""
+    return _source(Path(source)).count
+
+
 def labelled(source: str | Path, count: int, side: int = 32, seed: int = 0) -> tuple[Tensor, Tensor]:
     """The same images as `images` draws, and their labels (count,) as integers.
 

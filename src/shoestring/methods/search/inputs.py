@@ -69,6 +69,10 @@ def logits(found: Any) -> Tensor:
 
 def checked(inputs: Inputs) -> Inputs:
     """The batch itself. Raises ValueError on an empty batch, one sample, values that are not finite, equal samples."""
+    if not isinstance(inputs, Tensor | dict):
+        raise ValueError(
+            f"the batch is {type(inputs).__name__}: expected a tensor, or a dict of the network's arguments"
+        )
     tensors = {"the batch": inputs} if isinstance(inputs, Tensor) else dict(inputs)
     tensors.pop("labels", None)
     for name, tensor in tensors.items():

@@ -23,7 +23,7 @@ from shoestring.data.batches import TokenBatches
 from shoestring.data.tokens import packed
 from shoestring.methods.search import tools_spaces
 from shoestring.methods.search.decoders import Decoders
-from shoestring.methods.search.images import images, labelled
+from shoestring.methods.search.images import count, images, labelled
 from shoestring.methods.search.inputs import checked, moved
 from shoestring.methods.search.latency import Within
 from shoestring.methods.search.parallel import Proxy, scores
@@ -32,11 +32,11 @@ from shoestring.methods.search.score import Score
 from shoestring.methods.search.space import Space
 from shoestring.methods.search.tools_kept import Kept
 from shoestring.methods.search.tools_rank import Willing
-from shoestring.methods.search.tools_score import NASWOT, fitting
+from shoestring.methods.search.tools_score import fitting
 from shoestring.types import Batch
 
 TEXTS, IMAGES = 16, 128  # that a network is scored on
-RANKED_BY = {"decoder": "decoder_parameters"}  # of a space; others by NASWOT
+RANKED_BY = {"decoder": "decoder_parameters"}  # of a space; others by our own score, which ordered cells best
 _SEEN = 1000  # draws in a row that were there before: then there are no more to be found
 
 
@@ -75,14 +75,16 @@ def best(wanted: Wanted, tell: Callable[[str], None]) -> Found:
     rank what was drawn.
     """
     every = PROXIES
-    proxy = wanted.proxy or RANKED_BY.get(wanted.space, NASWOT)
+    proxy = wanted.proxy or RANKED_BY.get(wanted.space, "span")
     if proxy not in every:
         raise ValueError(f"--proxy {proxy!r}{nearest(proxy, every)}: expected one of {', '.join(every)}")
-    space, inputs, tokenizer = _text(wanted) if wanted.space == "decoder" else _pictures(wanted)
+    space, inputs, tokenizer = _text(wanted, tell) if wanted.space == "decoder" else _pictures(wanted)
     checked(inputs)
     device = runtime.current().device
     kept = Kept(wanted.out, _identity(wanted, space, inputs))
     architectures = _drawn(wanted, space, inputs, kept, device)
+    if len(kept.scores) > wanted.draws:
+        tell(f"{len(kept.scores)} are scored in {wanted.out}: the best of the first {wanted.draws} drawn is written")
     if len(architectures) < wanted.draws:
         tell(f"{len(architectures)} architectures are all that can be drawn, of {wanted.draws} that were asked for")
     builds = {space.encode(found): partial(_built, space, found, wanted.seed, device) for found in architectures}
@@ -110,6 +112,7 @@ def _identity(wanted: Wanted, space: Space[Any], inputs: Batch) -> dict[str, Any
     """All that the seconds and scores of an architecture depend on: the budget says only which are drawn."""
     digest = hashlib.sha256(b"".join(inputs[name].numpy().tobytes() for name in sorted(inputs)))
     return {
+        "tool": "find",
         "space": wanted.space,
         "vocabulary": space.vocabulary if isinstance(space, Decoders) else None,
         "length": wanted.length if isinstance(space, Decoders) else None,
@@ -118,7 +121,7 @@ def _identity(wanted: Wanted, space: Space[Any], inputs: Batch) -> dict[str, Any
     }
 
 
-def _text(wanted: Wanted) -> tuple[Space[Any], Batch, PreTrainedTokenizerFast]:
+def _text(wanted: Wanted, tell: Callable[[str], None]) -> tuple[Space[Any], Batch, PreTrainedTokenizerFast]:
     """Decoders for the user's text, a batch of it, and its tokenizer."""
     if wanted.data is None:
         raise ValueError("--space decoder without text: give --data, with a file, a folder, python or hf:NAME")
@@ -126,7 +129,18 @@ def _text(wanted: Wanted) -> tuple[Space[Any], Batch, PreTrainedTokenizerFast]:
     tokenizer = tokenizers.resolve(wanted.tokenizer, documents)
     space = Decoders(len(tokenizer), wanted.length, max_parameters=wanted.max_parameters)
     tokens = packed(wanted.data, "train", tokenizer)
-    return space, next(iter(TokenBatches(tokens, TEXTS, wanted.length, wanted.seed))), tokenizer
+    try:
+        packed(wanted.data, "dev", tokenizer)
+    except ValueError as error:
+        tell(f"what is found cannot be trained on this text alone; a folder of several files could serve: {error}")
+    try:
+        batch = next(iter(TokenBatches(tokens, TEXTS, wanted.length, wanted.seed)))
+    except ValueError as error:
+        raise ValueError(
+            f"--data {wanted.data}: too little text for {TEXTS} windows of {wanted.length} tokens, which networks are "
+            "scored on: give more, or a smaller --length"
+        ) from error
+    return space, batch, tokenizer
 
 
 def _pictures(wanted: Wanted) -> tuple[Space[Any], Batch, None]:
@@ -136,6 +150,11 @@ def _pictures(wanted: Wanted) -> tuple[Space[Any], Batch, None]:
     if wanted.images is None:
         raise ValueError(f"--space {wanted.space} without images: give --images, with a folder, an .npz or an .npy")
     space = tools_spaces.named(wanted.space)
+    held = count(wanted.images)
+    if held < IMAGES:
+        raise ValueError(
+            f"--images {wanted.images}: holds {held} images: networks are scored on {IMAGES}, give so many"
+        )
     try:
         drawn, labels = labelled(wanted.images, IMAGES, seed=wanted.seed)
     except ValueError:

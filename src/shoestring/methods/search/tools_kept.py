@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from shoestring import files
 from shoestring.methods.search.score import Score
 
 
@@ -21,7 +22,7 @@ class Kept:
         self._path = out / "scores.jsonl"
         self.seconds: dict[str, float] = {}
         self.scores: dict[str, dict[str, Score]] = {}
-        _claim(out, options)
+        claim(out, options)
         for line in self._path.read_text(encoding="utf-8").split("\n") if self._path.exists() else ():
             try:
                 entry = json.loads(line)
@@ -48,18 +49,21 @@ class Kept:
             stream.write(b"\n" * torn + json.dumps(entry).encode() + b"\n")
 
 
-def _claim(out: Path, options: Mapping[str, Any]) -> None:
-    claim = out / "search.json"
-    if not claim.exists():
+def claim(out: Path, options: Mapping[str, Any]) -> None:
+    """Make a folder this tool's, with these options, or see that it is. Raises ValueError where it is another's."""
+    kept = out / "search.json"
+    if not kept.exists():
         if out.is_dir() and any(out.iterdir()):
             raise ValueError(f"{out}: holds files that are no search's: give another --out")
-        out.mkdir(parents=True, exist_ok=True)
-        claim.write_text(json.dumps(options, indent=1) + "\n", encoding="utf-8")
+        try:
+            files.replace(kept, json.dumps(options, indent=1) + "\n")
+        except OSError as error:
+            raise ValueError(f"--out {out} cannot be written ({error.strerror}): give another") from error
         return
     try:
-        before = json.loads(claim.read_text(encoding="utf-8"))
-    except json.JSONDecodeError:
-        raise ValueError(f"{claim}: torn or changed: remove {out}, or give another --out") from None
+        before = dict(json.loads(kept.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise ValueError(f"{kept}: torn or changed: remove {out}, or give another --out") from None
     for name, value in options.items():
         if before.get(name) != value:
             raise ValueError(f"{out}: begun with {name} {before.get(name)}, now {value}: give another --out")

@@ -25,6 +25,7 @@ from shoestring.methods.search.proxies import PROXIES
 from shoestring.methods.search.score import Score
 from shoestring.methods.search.space import Space
 from shoestring.methods.search.table import Table
+from shoestring.methods.search.tools_kept import claim
 from shoestring.methods.search.tools_score import NASWOT, fitting
 
 PROBED = 3  # networks that show, before the long way, what each proxy costs and whether it takes such networks
@@ -77,11 +78,15 @@ class Ranking:
         batch, labels = self._batch()
         inputs: Inputs = {"images": batch} if labels is None else {"images": batch, "labels": labels}
         checked(inputs)
-        head, known = self._known(_digest(batch))
+        columns = self.columns or table.columns
+        if all(len({rows[text][column] for text in texts}) == 1 for column in columns):
+            raise ValueError(f"{self.table}: all rows are alike in {', '.join(columns)}: there is nothing to order")
+        claim(self.out, self._of(_digest(batch)))
+        head, known = self._known()
         build = partial(_built, space, self.seed, runtime.current().device)
         if not head:
             head = _probed([partial(build, text) for text in texts[:PROBED]], inputs)
-            self._write({"of": self._of(_digest(batch)), **head})
+            self._write(head)
         asked = {name: Willing(proxy) for name, proxy in PROXIES.items() if name in head["seconds"]}
         left = [text for text in texts if text not in known]
         progress(len(texts) - len(left), len(texts))
@@ -90,7 +95,6 @@ class Ranking:
             known[text] = {name: value.value for name, value in values.items()}
             self._write({"architecture": text, "scores": {name: _kept(value) for name, value in known[text].items()}})
             progress(done, len(texts))
-        columns = self.columns or table.columns
         return Ranked(
             {name: {text: known[text][name] for text in texts} for name in asked},
             {column: {text: rows[text][column] for text in texts} for column in columns},
@@ -99,6 +103,8 @@ class Ranking:
         )
 
     def _drawn(self, texts: list[str]) -> list[str]:
+        if len(texts) < PROBED:
+            raise ValueError(f"{self.table}: holds {len(texts)} rows: expected {PROBED} or more")
         count = len(texts) if self.rows is None else self.rows
         if not PROBED <= count <= len(texts):
             raise ValueError(f"--rows {count}: expected {PROBED} up to the {len(texts)} rows of {self.table}")
@@ -111,15 +117,20 @@ class Ranking:
             return images(self.images, self.count, self.side, self.seed), None
 
     def _of(self, batch: str) -> dict[str, Any]:
-        return {"table": _digest(self.table.read_bytes()), "space": self.space, "images": batch, "seed": self.seed}
+        return {
+            "tool": "rank",
+            "table": _digest(self.table.read_bytes()),
+            "space": self.space,
+            "images": batch,
+            "seed": self.seed,
+        }
 
     @property
     def _path(self) -> Path:
         return self.out / "scores.jsonl"
 
-    def _known(self, batch: str) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    def _known(self) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
         """What an earlier call scored; a line that a kill tore is scored again."""
-        self.out.mkdir(parents=True, exist_ok=True)
         head: dict[str, Any] = {}
         known: dict[str, dict[str, float]] = {}
         content = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
@@ -135,10 +146,6 @@ class Ranking:
                 known[entry["architecture"]] = {name: _read(value) for name, value in entry["scores"].items()}
             else:
                 head = entry
-        if head and head.pop("of") != self._of(batch):
-            raise ValueError(
-                f"{self._path}: it holds scores of another table, space, images or seed: give another --out"
-            )
         return head, known if head else {}
 
     def _write(self, entry: dict[str, Any]) -> None:

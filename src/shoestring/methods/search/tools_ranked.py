@@ -16,6 +16,7 @@ from shoestring.methods.search.tools_score import NASWOT
 Value = TypeVar("Value")
 TAU, LOW, HIGH, TOP = "τ", "from", "to", "τ, best tenth"
 SIZE = "parameters"
+METHODS = (NASWOT, "span")  # the room's own; all others are their twins
 
 
 def report(found: Ranked, facts: Mapping[str, str]) -> Report:
@@ -57,7 +58,7 @@ def _row(
     if best is not None:
         values[TOP] = best
     told = {metric: Score.of([value]) for metric, value in values.items()}
-    return Row(f"{name}, {column}", name != NASWOT, told, Cost(seconds=seconds * len(scored)), column, name)
+    return Row(f"{name}, {column}", name not in METHODS, told, Cost(seconds=seconds * len(scored)), column, name)
 
 
 def _scatter(

@@ -107,6 +107,8 @@ def _found(module: str, function: str) -> Any:
             raise
         raise ValueError(f"{module}:{function}: no module {error.name} in {here} or installed") from None
     build = getattr(loaded, function, None)
+    if isinstance(build, nn.Module):
+        raise ValueError(f"{module}:{function} is a network: expected a function that returns a new one each time")
     if not callable(build):
         raise ValueError(f"{module}:{function}: {loaded.__file__} has no function {function!r}")
     needed = [
@@ -133,7 +135,10 @@ def noise(sizes: tuple[int, ...], vocabulary: int | None, seed: int) -> Inputs:
     """Gaussian noise of a shape; with a vocabulary, random tokens (texts, length), given as `input_ids`."""
     generator = torch.Generator().manual_seed(seed)
     if vocabulary is None:
-        return torch.randn(sizes, generator=generator)
+        try:
+            return torch.randn(sizes, generator=generator)
+        except RuntimeError as error:
+            raise ValueError(f"--batch {'x'.join(map(str, sizes))}: memory does not hold it") from error
     if len(sizes) != 2:
         raise ValueError(f"--batch {'x'.join(map(str, sizes))}: tokens take two sizes, texts and length, such as 8x128")
     return {"input_ids": torch.randint(vocabulary, sizes, generator=generator)}
