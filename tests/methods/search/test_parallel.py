@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import joblib
+import psutil
 import pytest
 import torch
 from joblib._parallel_backends import LokyBackend
@@ -20,6 +23,20 @@ from shoestring.methods.search.score import score
 SPACE = Cells201(channels=4, cells=1)
 CELLS = list(SPACE.neighbours(("nor_conv_3x3",) * 6))[:4]
 BATCH = torch.randn(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+FOREVER = """
+from functools import partial
+from itertools import count
+import torch
+from shoestring.methods.search import PROXIES, scores
+from shoestring.methods.search.cells201 import Cells201
+space = Cells201(channels=4, cells=1)
+jobs = ((number, partial(space.build, ("nor_conv_3x3",) * 6, number)) for number in count())
+for number, _ in scores(jobs, {"naswot": PROXIES["naswot"]}, torch.randn(4, 3, 8, 8), workers=2):
+    if number == 3:
+        print("going", flush=True)
+"""
 
 
 def jobs() -> Iterator[tuple[str, Any]]:
@@ -47,6 +64,20 @@ def test_the_jobs_go_to_the_backend_that_joblib_is_told() -> None:
         found = list(scores(jobs(), {"naswot": score}, BATCH, workers=2))
     assert found == list(scores(jobs(), {"naswot": score}, BATCH))
     assert given
+
+
+def test_a_kill_leaves_no_worker_behind(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(FOREVER, encoding="utf-8")
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "going\n"
+        children = psutil.Process(killed.pid).children()
+        workers = [child for child in children if "LokyProcess" in " ".join(child.cmdline())]
+        assert len(workers) == 2
+        killed.kill()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert alive == []
 
 
 def test_networks_are_built_when_they_are_asked_for_and_not_kept() -> None:

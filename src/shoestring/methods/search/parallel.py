@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -48,7 +52,8 @@ def scores(
     together = Parallel(n_jobs=workers, return_as="generator")
     # joblib starts a worker anew whose memory has grown, which is as it should be and needs no word
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
-    yield from together(delayed(_keyed)(key, build, proxies, inputs, threads) for key, build in jobs)
+    parent = os.getpid()
+    yield from together(delayed(_keyed)(key, build, proxies, inputs, threads, parent) for key, build in jobs)
 
 
 def _keyed(
@@ -57,8 +62,23 @@ def _keyed(
     proxies: Mapping[str, Callable[[nn.Module, Inputs], Found]],
     inputs: Inputs,
     threads: int,
+    parent: int,
 ) -> tuple[Key, dict[str, Found]]:
+    _end_with(parent)
     return key, _scored(key, build, proxies, inputs, threads)
+
+
+@cache
+def _end_with(parent: int) -> None:
+    """End this process when the one that started it was killed: joblib's workers would stay, with all their memory."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    if os.getppid() == parent:  # else it is on another machine, or of a backend that sees to it
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def _scored(
