@@ -1,4 +1,4 @@
-"""Untrained networks scored a second: ours, the published procedure, the forward pass alone. Ratios come last.
+r"""Untrained networks scored a second: ours, the published procedure, the forward pass alone. Ratios come last.
 
     python benchmarks/search.py --json results/benchmarks/search.json
 
@@ -24,7 +24,8 @@ with one seed of weights for all, as the recipe does, and with a seed a cell, as
 one does so once more on cells as the paper's code has them: edges on no way from input to output are computed, and what
 carries nothing is a product with zero, through which its backward pass reaches their rectifiers.
 
-    python benchmarks/search.py --order 400 --table TABLE --images IMAGES --json results/benchmarks/search-order.json
+    python benchmarks/search.py --order 300 --table search/nasbench201_dev12500.csv.gz \
+        --images search/cifar10_train6000_jpeg.npz --json results/benchmarks/search-order.json
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cores)
     parser.add_argument("--quick", action="store_true", help="at toy size: whether it runs, not what it measures")
     parser.add_argument("--order", type=int, default=0, help="cells of a table that both procedures order instead")
-    parser.add_argument("--table", type=Path, help="a CSV file of trained cells")
-    parser.add_argument("--images", type=Path, help="images to score them on")
+    parser.add_argument("--table", type=Path, help="a CSV file of trained cells, by its path or in SHOESTRING_DATA")
+    parser.add_argument("--images", type=Path, help="images to score them on, likewise")
     parser.add_argument("--json", type=Path, help="keep the rows here")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--workers", type=int, default=1, help=argparse.SUPPRESS)
@@ -284,9 +285,9 @@ def resident(count: int, workers: int) -> Iterator[int]:
 def orders(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Kendall's tau of each procedure with each accuracy of a table, and its interval, on the same cells."""
     space = Cells201(arguments.channels, arguments.stage)
-    table = Table.read(arguments.table, space)
+    table = Table.read(found_at(arguments.table), space)
     drawn = Random(0).sample([text for text, _ in table], arguments.order)
-    images = real_images(arguments.images, arguments.samples)
+    images = real_images(found_at(arguments.images), arguments.samples)
     found: dict[str, list[float]] = {}
     for number, text in enumerate(drawn, start=1):
         cell = space.decode(text)
@@ -305,6 +306,12 @@ def orders(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             row[f"τ, {column}"] = f"{tau.value:.3f} [{tau.low:.3f}, {tau.high:.3f}]"
         rows.append(row)
     return rows
+
+
+def found_at(path: Path) -> Path:
+    """A file by its path, else in the folder of data sets."""
+    shelf = Path(os.environ.get("SHOESTRING_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+    return path if path.exists() else shelf / path
 
 
 class Whole(nn.Module):
