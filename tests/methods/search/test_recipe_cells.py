@@ -79,6 +79,13 @@ def test_the_experiment_in_small_and_again(data: Path, tmp_path: Path, monkeypat
     assert [scatter.x for scatter in found.scatters] == SMALL["proxies"]
     assert json.loads((out / "checkpoint" / "architecture.json").read_text())["space"] == "nas-bench-201"
 
+    searched = found.row("naswot of 3")
+    assert searched.cost.flops > found.row("random of 3").cost.flops > 0, "scoring is paid for, and one training"
+    assert found.row("optimum of 3").cost.flops == 3 * found.row("random of 3").cost.flops
+    assert {row.twin for row in found.rows if row.name in ("parameters of 3", "AREA, reached_parameters")} == {True}
+    assert any("one training, of the best of" in note and "by span" in note for note in found.notes)
+    assert found.row("span, cells kept aside").scores["τ, test"].n < 20
+
     kept = (out / "runs" / "scores.jsonl").read_text()
     again = ran(data, out, monkeypatch)
     assert (out / "runs" / "scores.jsonl").read_text() == kept, "nothing is scored twice"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from shoestring.cost import Cost
+from shoestring.evaluate.quantities import plus_minus
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.search.ranks import Tau, difference_interval, kendall_interval, top, within_groups
 from shoestring.methods.search.recipe_schema import SIZES, Cells, Recipe
@@ -57,12 +58,8 @@ def report(recipe: Recipe, name: str, ranked: Ranked, searched: Searched, traini
         cost = Cost(flops=cells.budget * training_flops)
         rows.append(Row(label, label not in ours, scores, cost, group, label))
         points += list(_points(label, metric, searched, training_flops))
-    pairs = [
-        Pair(label, twin)
-        for label in searched.with_training
-        if label in ours
-        for twin in (EVOLUTION, RANDOM, *(f"{ASSISTED}, {size}" for size in SIZES))
-    ]
+    pairs = [Pair(label, twin) for label in searched.with_training if label in ours for twin in (EVOLUTION, RANDOM)]
+    notes += _spared(rows, searched, metric)
     notes += _explained(cells, searched, training_flops)
     return Report(
         "search",
@@ -88,6 +85,22 @@ def _searches(ranked: Ranked, searched: Searched, searches: int, training_flops:
             scores = {f"accuracy, {column}": Score.of(values) for column, values in found.items()}
             group = f"the best of {draws} by score{among}, {searches} searches"
             yield Row(f"{label} of {draws}{among}", label not in METHODS, scores, cost, group, label)
+
+
+def _spared(rows: Sequence[Row], searched: Searched, metric: str) -> Iterator[str]:
+    """What scoring many and training one came to, beside an evolution that trains; of cells kept aside where it can."""
+    only, draws = max(searched.by_score, key=lambda group: group)
+    among = f", {ASIDE}" if only else ""
+    named = {row.name: row for row in rows}
+    evolved = named[EVOLUTION]
+    for proxy in searched.by_score[only, draws]:
+        row = named[f"{proxy} of {draws}{among}"]
+        if proxy not in (RANDOM, OPTIMUM):
+            yield (
+                f"{metric}: one training, of the best of {draws} by {proxy}{among}, gives "
+                f"{plus_minus(row.scores[metric])}; {EVOLUTION} {plus_minus(evolved.scores[metric])} for "
+                f"{evolved.cost.flops / row.cost.flops:.0f} times the FLOPs, scoring included."
+            )
 
 
 def _correlated(ranked: Ranked, proxy: str, group: str, places: Sequence[int]) -> Row:
@@ -153,7 +166,7 @@ def _explained(cells: Cells, searched: Searched, training_flops: float) -> list[
         f"The best of the whole table have {best}.",
         "± of searches is the sd over searches of one table; all of them draw, a search by score without replacement, "
         "from the same scored cells, so that of many draws it is smaller than it were over the whole space.",
-        f"The curves are of the first {DRAWN} searches.",
+        f"The curves, and what is said of pairs, are of the first {DRAWN} searches.",
     ]
 
 

@@ -13,12 +13,12 @@ from shoestring.methods.search.cells201 import Cell, Cells201
 from shoestring.methods.search.evolve import area, random_search, regularised_evolution
 from shoestring.methods.search.history import Train, Visit, best, improvements
 from shoestring.methods.search.listed import Listed
-from shoestring.methods.search.recipe_schema import Cells
+from shoestring.methods.search.recipe_schema import SIZES, Cells
 from shoestring.methods.search.table import Table
 
 RANDOM, OPTIMUM, EVOLUTION, ASSISTED = "random", "optimum", "evolution (REA)", "AREA"
 STEPS = 12  # points of a search that are kept for the picture
-DRAWN = 100  # searches of which they are kept
+DRAWN = 50  # searches of which they are kept, none of those assisted by a size
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def simulate(
         kinds[f"{ASSISTED}, {proxy}"] = partial(
             _assisted, drawn, train, cells.budget, scores[proxy], one_pass * passes[proxy]
         )
+    by_size = {f"{ASSISTED}, {size}" for size in SIZES}
     for name, search in kinds.items():
         found.with_training[name] = {column: [] for column in (cells.validation, *cells.accuracies)}
         found.paths[name] = []
@@ -116,7 +117,7 @@ def simulate(
             chosen = space.encode(best(history, cells.budget).architecture)
             for column, values in found.with_training[name].items():
                 values.append(table.value(chosen, column))
-            if index < DRAWN:
+            if index < DRAWN and name not in by_size:
                 found.paths[name].append(_path(history, space, table, cells))
     return found
 
