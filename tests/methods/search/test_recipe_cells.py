@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from itertools import product
 from pathlib import Path
 from random import Random
@@ -93,6 +97,28 @@ def test_the_experiment_in_small_and_again(data: Path, tmp_path: Path, monkeypat
     (out / "runs" / "scores.jsonl").write_text(kept[: len(kept) // 2])
     torn = ran(data, out, monkeypatch)
     assert [row.scores for row in torn.rows] == [row.scores for row in found.rows], "stopped is as never stopped"
+
+
+def test_killed_and_gone_on_with_equals_never_stopped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ran(data, tmp_path / "whole", monkeypatch)
+    script, kept = tmp_path / "script.py", tmp_path / "out" / "runs" / "scores.jsonl"
+    script.write_text(
+        "import sys\nfrom pathlib import Path\nfrom shoestring import config\nfrom shoestring.cost import Ledger\n"
+        "from shoestring.methods.search.recipe_cells import run_cells\n"
+        "from shoestring.methods.search.recipe_schema import Recipe\n"
+        f"run_cells(config.check({SMALL!r}, Recipe, 'small'), Ledger(), Path(sys.argv[1]), 'small')\n",
+        encoding="utf-8",
+    )
+    killed = subprocess.Popen([sys.executable, str(script), str(tmp_path / "out")], stderr=subprocess.DEVNULL)
+    while killed.poll() is None and not (kept.exists() and kept.read_text().count("\n") > 5):
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert 5 < kept.read_text().count("\n") < (tmp_path / "whole" / "runs" / "scores.jsonl").read_text().count("\n")
+    again = ran(data, tmp_path / "out", monkeypatch)
+    assert [(row.name, row.scores) for row in again.rows] == [(row.name, row.scores) for row in whole.rows]
 
 
 def test_the_searches_by_score_are_the_best_of_what_they_draw(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -72,28 +72,28 @@ def _scatter(
     return [Scatter(f"{name}: {said}", name, column, shown, says)] if shown else []
 
 
-def _against_size(found: Ranked, column: str) -> list[str]:
-    """NASWOT beside the parameter count: the difference, and what it orders among networks of one size."""
+def _against_size(found: Ranked, column: str) -> Iterator[str]:
+    """The room's own scores beside the parameter count: the difference, and what they order at one size."""
     if SIZE not in found.scores:
-        return []
+        return
     truth, sizes = found.truth[column], found.scores[SIZE]
-    both = {text: value for text, value in found.scores[NASWOT].items() if not math.isnan(value + sizes[text])}
-    first, second = list(both.values()), [sizes[text] for text in both]
-    accuracies = [truth[text] for text in both]
-    told = []
-    apart = _if_ordered(partial(difference_interval, first, second, accuracies))
-    if apart is not None:
-        told.append(
-            f"{column}: τ of {NASWOT} less that of {SIZE}: {apart.value:+.3f} [{apart.low:+.3f}, {apart.high:+.3f}], "
-            f"paired over {apart.n} architectures."
-        )
-    inside = _if_ordered(partial(within_groups, first, accuracies, second))
-    if inside is not None:
-        told.append(
-            f"{column}: among networks of equal size, τ of {NASWOT} is {inside.value:.3f} "
-            f"[{inside.low:.3f}, {inside.high:.3f}], over {inside.n} architectures."
-        )
-    return told
+    for method in METHODS:
+        scores = found.scores.get(method, {})
+        both = {text: value for text, value in scores.items() if not math.isnan(value + sizes[text])}
+        first, second = list(both.values()), [sizes[text] for text in both]
+        accuracies = [truth[text] for text in both]
+        apart = _if_ordered(partial(difference_interval, first, second, accuracies))
+        if apart is not None:
+            yield (
+                f"{column}: τ of {method} less that of {SIZE}: {apart.value:+.3f} "
+                f"[{apart.low:+.3f}, {apart.high:+.3f}], paired over {apart.n} architectures."
+            )
+        inside = _if_ordered(partial(within_groups, first, accuracies, second))
+        if inside is not None:
+            yield (
+                f"{column}: among networks of equal size, τ of {method} is {inside.value:.3f} "
+                f"[{inside.low:.3f}, {inside.high:.3f}], over {inside.n} architectures."
+            )
 
 
 def _if_ordered(count: Callable[[], Value]) -> Value | None:
