@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shoestring.evaluate.facts import gather
-from shoestring.methods.search.cells201 import EDGES, Cell, Cells201
+from shoestring.methods.search.cells201 import EDGES, Cell, Cells201, pruned
 from shoestring.methods.search.images import images as real_images
 from shoestring.methods.search.kernel import agreements, kernel, together
 from shoestring.methods.search.parallel import scores
@@ -96,6 +96,8 @@ def main() -> None:
     if arguments.child:
         print(json.dumps(list(resident(arguments.memory, arguments.workers))), flush=True)
         return
+    if arguments.order < 0:
+        parser.error(f"--order is {arguments.order}: expected 0 or more")
     if arguments.order:
         if arguments.table is None or arguments.images is None:
             parser.error("--order needs --table and --images")
@@ -286,14 +288,16 @@ def orders(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Kendall's tau of each procedure with each accuracy of a table, and its interval, on the same cells."""
     space = Cells201(arguments.channels, arguments.stage)
     table = Table.read(found_at(arguments.table), space)
+    if not 3 <= arguments.order <= len(table):
+        raise SystemExit(f"--order is {arguments.order}: expected 3 up to the {len(table)} cells of the table")
     drawn = Random(0).sample([text for text, _ in table], arguments.order)
     images = real_images(found_at(arguments.images), arguments.samples)
     found: dict[str, list[float]] = {}
     for number, text in enumerate(drawn, start=1):
         cell = space.decode(text)
         for seeds, seed in (("one seed for all", 0), ("a seed a cell", number)):
-            found.setdefault(f"ours, {seeds}", []).append(score(space.build(cell, seed), images).value)
-            found.setdefault(f"published, {seeds}", []).append(published(space.build(cell, seed), images))
+            found.setdefault(f"ours, {seeds}", []).append(score(space.build(pruned(cell), seed), images).value)
+            found.setdefault(f"published, {seeds}", []).append(published(space.build(pruned(cell), seed), images))
         found.setdefault("published, a seed a cell, idle edges too", []).append(
             published(whole(space.build(cell, number), cell), images)
         )

@@ -183,7 +183,7 @@ def faster_precision(step: Callable[[], Tensor], repeats: int = 3) -> Precision:
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
+    """Processor cores that this process may run on; a container's quota of time is not looked at."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 

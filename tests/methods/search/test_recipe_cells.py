@@ -15,13 +15,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from shoestring import config
 from shoestring.cost import Ledger
 from shoestring.evaluate.scores import Report
+from shoestring.methods.search import recipe_cells
 from shoestring.methods.search.cells201 import Cells201, canonical
+from shoestring.methods.search.images import labelled
 from shoestring.methods.search.recipe_cells import aside, run_cells
 from shoestring.methods.search.recipe_schema import Recipe
+from shoestring.methods.search.score import score
 
 SPACE = Cells201()
 SMALL: dict[str, Any] = {
@@ -83,12 +88,11 @@ def test_the_experiment_in_small_and_again(data: Path, tmp_path: Path, monkeypat
     assert [scatter.x for scatter in found.scatters] == SMALL["proxies"]
     assert json.loads((out / "checkpoint" / "architecture.json").read_text())["space"] == "nas-bench-201"
 
-    searched = found.row("naswot of 3")
-    assert searched.cost.flops > found.row("random of 3").cost.flops > 0, "scoring is paid for, and one training"
-    assert found.row("optimum of 3").cost.flops == 3 * found.row("random of 3").cost.flops
+    assert found.row("naswot of 3").cost.flops > found.row("random of 3").cost.flops == 0
+    assert found.row("evolution (REA)").cost.flops == pytest.approx(12 / 3 * found.row("optimum of 3").cost.flops)
     assert {row.twin for row in found.rows if row.name in ("parameters of 3", "AREA, reached_parameters")} == {True}
-    assert any("one training, of the best of" in note and "by span" in note for note in found.notes)
-    assert found.row("span, cells kept aside").scores["τ, test"].n < 20
+    assert any("by span, cells kept aside has" in note and "times the FLOPs" in note for note in found.notes)
+    assert "span, cells kept aside" in {row.name for row in found.rows}
 
     kept = (out / "runs" / "scores.jsonl").read_text()
     again = ran(data, out, monkeypatch)
@@ -108,7 +112,7 @@ def test_killed_and_gone_on_with_equals_never_stopped(
         "import sys\nfrom pathlib import Path\nfrom shoestring import config\nfrom shoestring.cost import Ledger\n"
         "from shoestring.methods.search.recipe_cells import run_cells\n"
         "from shoestring.methods.search.recipe_schema import Recipe\n"
-        f"run_cells(config.check({SMALL!r}, Recipe, 'small'), Ledger(), Path(sys.argv[1]), 'small')\n",
+        f"run_cells(config.check({SMALL | {'workers': 2}!r}, Recipe, 'small'), Ledger(), Path(sys.argv[1]), 'small')\n",
         encoding="utf-8",
     )
     killed = subprocess.Popen([sys.executable, str(script), str(tmp_path / "out")], stderr=subprocess.DEVNULL)
@@ -144,6 +148,32 @@ def test_what_is_kept_aside_computes_nothing_that_was_looked_at() -> None:
     for cell, text in zip(cells, texts, strict=True):
         sides.setdefault(canonical(cell, linear=True), set()).add(text in kept)
     assert all(len(side) == 1 for side in sides.values())
+
+
+def test_what_is_kept_is_the_network_that_was_scored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran(data, tmp_path / "out", monkeypatch)
+    folder = tmp_path / "out" / "checkpoint"
+    told = json.loads((folder / "architecture.json").read_text())
+    space = Cells201(channels=4, cells=1)
+    model = space.build(space.decode(told["architecture"]), told["seed"])
+    weights = load_file(folder / "model.safetensors")
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    images, labels = labelled(data / "images.npz", 4, 32, 0)
+    lines = map(json.loads, (tmp_path / "out" / "runs" / "scores.jsonl").read_text().splitlines())
+    kept = next(line for line in lines if (line["key"], line["proxy"]) == (told["architecture"], "naswot"))
+    assert score(model, {"images": images, "labels": labels}).value == kept["value"]
+
+
+def test_too_few_cells_kept_aside_lose_their_rows_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe_cells, "aside", lambda space, texts: set(list(texts)[:1]))
+    found = ran(data, tmp_path / "out", monkeypatch)
+    assert not any("kept aside" in row.name for row in found.rows)
+    assert any(note.startswith("cells kept aside: naswot has no row: there are") for note in found.notes)
+    assert found.row("naswot, all scored cells").scores["τ, test"].n == 20
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,12 @@ def test_a_folder_that_holds_something_else_is_left_alone(files, tmp_path):
         ranking(files, files[0]).found(quiet)
 
 
+def test_images_that_do_not_fit_leave_no_folder(files, tmp_path):
+    with pytest.raises(ValueError, match="cannot take a batch of images 4x3x1x1"):
+        ranking(files, tmp_path / "out", side=1).found(quiet)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_table_that_orders_nothing_is_told_before_anything_is_scored(files, tmp_path):
     lines = files[0].read_text().splitlines()
     files[0].write_text("\n".join([lines[0], *(line.rsplit(",", 2)[0] + ",50,50" for line in lines[1:])]))

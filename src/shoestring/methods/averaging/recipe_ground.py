@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from shoestring import runtime
+from shoestring import files, runtime
 from shoestring.data import corpora, tokenizers
 from shoestring.data.batches import TokenBatches, windows
 from shoestring.data.tokens import Tokens, packed
@@ -99,7 +99,7 @@ def _same_text(kept: Path, source: str, fingerprint: str) -> None:
             raise ValueError(
                 f"{kept.parent}: begun on {source} {before}, which is {fingerprint} now: give another --out"
             )
-    kept.write_text(json.dumps({"source": source, "fingerprint": fingerprint}), encoding="utf-8")
+    files.replace(kept, json.dumps({"source": source, "fingerprint": fingerprint}))
 
 
 def _trajectory_bytes(recipe: Recipe, model: PreTrainedModel) -> float:

@@ -84,8 +84,8 @@ def optimise(
     """
     if trials < 1:
         raise ValueError(f"trials is {trials}: expected 1 or more")
-    if study.direction != needed().study.StudyDirection.MAXIMIZE:
-        raise ValueError("the study looks for the lowest: expected one that looks for the highest, as `study` opens")
+    if study.directions != [needed().study.StudyDirection.MAXIMIZE]:
+        raise ValueError("expected a study that looks for the highest of one number, as `study` opens")
     asked = suggests(space)
     revive(study)
     return _optimised(study, space, asked, train, trials, floor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import torch
@@ -69,7 +70,7 @@ def logits(found: Any) -> Tensor:
 
 def checked(inputs: Inputs) -> Inputs:
     """The batch itself. Raises ValueError on an empty batch, one sample, values that are not finite, equal samples."""
-    if not isinstance(inputs, Tensor | dict):
+    if not isinstance(inputs, Tensor | Mapping):
         raise ValueError(
             f"the batch is {type(inputs).__name__}: expected a tensor, or a dict of the network's arguments"
         )

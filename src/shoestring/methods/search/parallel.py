@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TypeVar
 
+import psutil
 import torch
 from torch import nn
 
@@ -52,8 +54,8 @@ def scores(
     together = Parallel(n_jobs=workers, return_as="generator")
     # joblib starts a worker anew whose memory has grown, which is as it should be and needs no word
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
-    parent = os.getpid()
-    yield from together(delayed(_keyed)(key, build, proxies, inputs, threads, parent) for key, build in jobs)
+    here = socket.gethostname(), os.getpid()
+    yield from together(delayed(_keyed)(key, build, proxies, inputs, threads, here) for key, build in jobs)
 
 
 def _keyed(
@@ -62,23 +64,25 @@ def _keyed(
     proxies: Mapping[str, Callable[[nn.Module, Inputs], Found]],
     inputs: Inputs,
     threads: int,
-    parent: int,
+    asking: tuple[str, int],
 ) -> tuple[Key, dict[str, Found]]:
-    _end_with(parent)
+    _end_with(*asking)
     return key, _scored(key, build, proxies, inputs, threads)
 
 
 @cache
-def _end_with(parent: int) -> None:
-    """End this process when the one that started it was killed: joblib's workers would stay, with all their memory."""
+def _end_with(host: str, process: int) -> None:
+    """End this process when the one that asked for the scores is gone, which joblib's workers outlive."""
+    if socket.gethostname() != host:
+        return  # a cluster's back end sees to its own
+    parent = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and psutil.pid_exists(process):
             time.sleep(1)
         os._exit(1)
 
-    if os.getppid() == parent:  # else it is on another machine, or of a backend that sees to it
-        threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _scored(

@@ -108,7 +108,7 @@ def _same_data(out: Path, read: Mapping[str, Path]) -> None:
     if kept.exists() and (out / "runs").exists():
         try:
             began = dict(json.loads(kept.read_text(encoding="utf-8")))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{kept}: torn ({error}): give another --out, or delete the folder") from None
         for name, before in began.items():
             if now.get(name) != before:
@@ -168,13 +168,10 @@ def _costs(
 
 
 def _keep(space: Cells201, text: str, recipe: Recipe, out: Path) -> None:
-    """The untrained network of a cell, as weights and its text."""
-    folder = out / "checkpoint"
+    """The untrained network of a cell as it was scored, as weights and its text."""
+    folder, cell = out / "checkpoint", pruned(space.decode(text))
     folder.mkdir(exist_ok=True)
-    model = space.build(space.decode(text), recipe.seeds[0])
-    save_file(
-        dict(model.state_dict()), folder / "model.safetensors", metadata={"space": space.name, "architecture": text}
-    )
-    (folder / "architecture.json").write_text(
-        json.dumps({"space": space.name, "architecture": text, "seed": recipe.seeds[0]}, indent=1), encoding="utf-8"
-    )
+    model = space.build(cell, recipe.seeds[0])
+    told = {"space": space.name, "architecture": space.encode(cell)}
+    save_file(dict(model.state_dict()), folder / "model.safetensors", metadata=told)
+    files.replace(folder / "architecture.json", json.dumps({**told, "seed": recipe.seeds[0]}, indent=1))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from shoestring.cost import Cost
-from shoestring.evaluate.quantities import plus_minus
+from shoestring.evaluate.quantities import number, plus_minus
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.search.ranks import Tau, difference_interval, kendall_interval, top, within_groups
 from shoestring.methods.search.recipe_schema import SIZES, Cells, Recipe
@@ -48,7 +48,11 @@ def report(recipe: Recipe, name: str, ranked: Ranked, searched: Searched, traini
     points: list[Point] = []
     notes: list[str] = []
     for group, places in taken.items():
-        rows += [_correlated(ranked, proxy, group, places) for proxy in ranked.scores]
+        for proxy in ranked.scores:
+            try:
+                rows.append(_correlated(ranked, proxy, group, places))
+            except ValueError as error:
+                notes.append(f"{group}: {proxy} has no row: {error}.")
         notes += _told(ranked, group, places)
     rows += _searches(ranked, searched, cells.searches, training_flops)
     group = f"{cells.budget:g} trainings, {cells.searches} searches"
@@ -75,32 +79,32 @@ def report(recipe: Recipe, name: str, ranked: Ranked, searched: Searched, traini
 
 
 def _searches(ranked: Ranked, searched: Searched, searches: int, training_flops: float) -> Iterator[Row]:
-    """Searches by score alone: each scores all it draws and trains what it picks; the optimum trains all it draws."""
+    """Searches by score alone, charged with their scores; the optimum with a training of all it draws."""
     for (only, draws), picks in searched.by_score.items():
         among = f", {ASIDE}" if only else ""
         for label, found in picks.items():
-            cost = Cost(flops=training_flops * (draws if label == OPTIMUM else 1))
+            cost = Cost(flops=draws * training_flops) if label == OPTIMUM else Cost()
             if label in ranked.costs:
-                cost = cost + Cost(flops=draws * ranked.costs[label].flops)
+                cost = _times(ranked.costs[label], draws)
             scores = {f"accuracy, {column}": Score.of(values) for column, values in found.items()}
             group = f"the best of {draws} by score{among}, {searches} searches"
             yield Row(f"{label} of {draws}{among}", label not in METHODS, scores, cost, group, label)
 
 
 def _spared(rows: Sequence[Row], searched: Searched, metric: str) -> Iterator[str]:
-    """What scoring many and training one came to, beside an evolution that trains; of cells kept aside where it can."""
-    only, draws = max(searched.by_score, key=lambda group: group)
+    """What the best of many by a score is, beside what an evolution finds; of cells kept aside where it can."""
+    only, draws = max(searched.by_score)
     among = f", {ASIDE}" if only else ""
     named = {row.name: row for row in rows}
     evolved = named[EVOLUTION]
     for proxy in searched.by_score[only, draws]:
         row = named[f"{proxy} of {draws}{among}"]
         if proxy not in (RANDOM, OPTIMUM):
-            yield (
-                f"{metric}: one training, of the best of {draws} by {proxy}{among}, gives "
-                f"{plus_minus(row.scores[metric])}; {EVOLUTION} {plus_minus(evolved.scores[metric])} for "
-                f"{evolved.cost.flops / row.cost.flops:.0f} times the FLOPs, scoring included."
-            )
+            said = f"{metric}: the best of {draws} by {proxy}{among} has {plus_minus(row.scores[metric])}"
+            said += f", what {EVOLUTION} finds {plus_minus(evolved.scores[metric])}"
+            if row.cost.flops:
+                said += f" for {number(evolved.cost.flops / row.cost.flops)} times the FLOPs"
+            yield f"{said}; a training of what was found is charged to neither."
 
 
 def _correlated(ranked: Ranked, proxy: str, group: str, places: Sequence[int]) -> Row:
@@ -126,22 +130,26 @@ def _within(scores: Sequence[float], accuracies: Sequence[float], sizes: Sequenc
 
 def _told(ranked: Ranked, group: str, places: Sequence[int]) -> Iterator[str]:
     """Each method against the counts of parameters, and ours against the paper's, with intervals."""
-    methods = [proxy for proxy in METHODS if proxy in ranked.scores]
-    for column, values in ranked.accuracies.items():
-        truth = [values[row] for row in places]
-        for proxy in methods:
-            scores = [ranked.scores[proxy][row] for row in places]
-            tau = kendall_interval(scores, truth)
-            said = f"{group} ({len(places)}), {column}: τ of {proxy} is {_interval(tau)}"
-            for size in SIZES:
-                sizes = [ranked.scores[size][row] for row in places]
-                said += f"; {_signed(difference_interval(scores, sizes, truth))} against {size}"
-                with suppress(ValueError):
-                    said += f", and {_interval(within_groups(scores, truth, sizes))} among cells that are equal in them"
-            if proxy != methods[0]:
-                other = difference_interval(scores, [ranked.scores[methods[0]][row] for row in places], truth)
-                said += f"; {_signed(other)} against {methods[0]}"
-            yield said + "."
+    for column in ranked.accuracies:
+        for proxy in METHODS:
+            with suppress(ValueError):  # too few cells, or all alike, of which no row is told either
+                if proxy in ranked.scores:
+                    yield _beside(ranked, group, places, column, proxy)
+
+
+def _beside(ranked: Ranked, group: str, places: Sequence[int], column: str, proxy: str) -> str:
+    truth = [ranked.accuracies[column][row] for row in places]
+    scores = [ranked.scores[proxy][row] for row in places]
+    said = f"{group} ({len(places)}), {column}: τ of {proxy} is {_interval(kendall_interval(scores, truth))}"
+    for size in SIZES:
+        sizes = [ranked.scores[size][row] for row in places]
+        said += f"; {_signed(difference_interval(scores, sizes, truth))} against {size}"
+        with suppress(ValueError):
+            said += f", and {_interval(within_groups(scores, truth, sizes))} among cells that are equal in them"
+    if proxy != METHODS[0] and METHODS[0] in ranked.scores:
+        other = [ranked.scores[METHODS[0]][row] for row in places]
+        said += f"; {_signed(difference_interval(scores, other, truth))} against {METHODS[0]}"
+    return f"{said}."
 
 
 def _interval(tau: Tau) -> str:
@@ -160,9 +168,10 @@ def _explained(cells: Cells, searched: Searched, training_flops: float) -> list[
         "parameters counts all weights, also those of edges that are on no way from a cell's input to its output; "
         "reached_parameters only those that a gradient reaches.",
         f"Trainings are looked up, not done: a search sees {cells.validation}; the others tell what it chose.",
-        f"A training is said to cost {training_flops:.3g} FLOPs: {cells.epochs} epochs of {cells.epoch_images} images, "
-        "of a cell of average FLOPs, a pass back counted as two forward; scores are charged in proportion. A search by "
-        "score pays for scoring what it draws and one training; the optimum for training all it draws.",
+        f"A training is said to cost {training_flops:.3g} FLOPs, each alike: {cells.epochs} epochs of "
+        f"{cells.epoch_images} images, of a cell of average FLOPs, a pass back counted as two forward; scores are "
+        "charged in proportion. Rows are charged with their search alone, scoring or trainings, and the optimum, which "
+        "no search knows, with a training of all it draws; what is found is then trained in full, whoever found it.",
         f"The best of the whole table have {best}.",
         "± of searches is the sd over searches of one table; all of them draw, a search by score without replacement, "
         "from the same scored cells, so that of many draws it is smaller than it were over the whole space.",

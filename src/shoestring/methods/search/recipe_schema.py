@@ -42,7 +42,7 @@ class Cells(config.Recipe):
     rows: Annotated[int, Field(ge=20)] = 1000
     pool: Count | None = None
     searchers: tuple[Name, ...] = ("naswot",)
-    draws: tuple[Count, ...] = (10, 100, 1000)
+    draws: tuple[Count, ...] = Field((10, 100, 1000), min_length=1)
     searches: Annotated[int, Field(ge=2)] = 500
     budget: Rate = 100.0
     epochs: Count = 12

@@ -17,7 +17,7 @@ from shoestring.methods.search.recipe_schema import SIZES, Cells
 from shoestring.methods.search.table import Table
 
 RANDOM, OPTIMUM, EVOLUTION, ASSISTED = "random", "optimum", "evolution (REA)", "AREA"
-STEPS = 8  # points of a search that are kept for the picture
+STEPS = 10  # points of a search that are kept for the picture
 DRAWN = 100  # searches of which they are kept, none of those assisted by a size
 
 

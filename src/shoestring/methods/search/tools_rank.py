@@ -81,9 +81,10 @@ class Ranking:
         columns = self.columns or table.columns
         if all(len({rows[text][column] for text in texts}) == 1 for column in columns):
             raise ValueError(f"{self.table}: all rows are alike in {', '.join(columns)}: there is nothing to order")
+        build = partial(_built, space, self.seed, runtime.current().device)
+        fitting(build(texts[0]), inputs)
         claim(self.out, self._of(_digest(batch)))
         head, known = self._known()
-        build = partial(_built, space, self.seed, runtime.current().device)
         if not head:
             head = _probed([partial(build, text) for text in texts[:PROBED]], inputs)
             self._write(head)
@@ -171,14 +172,11 @@ def _built(space: Space[Any], seed: int, device: torch.device, text: str) -> nn.
 
 
 def _probed(builds: Sequence[Callable[[], nn.Module]], inputs: Inputs) -> dict[str, Any]:
-    """What each proxy takes for one network, and why some take none. Raises ValueError where NASWOT takes none, or the
-    images are of a size that the networks cannot take.
-    """
+    """What each proxy takes for one network, and why some take none. Raises ValueError where NASWOT takes none."""
     spent: dict[str, list[float]] = {}
     refused: dict[str, str] = {}
     for build in builds:
         model = build()
-        fitting(model, inputs)
         for name, proxy in PROXIES.items():
             since = time.perf_counter()
             try:

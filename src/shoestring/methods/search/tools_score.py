@@ -66,7 +66,7 @@ def fitting(model: nn.Module, inputs: Inputs) -> None:
     try:
         with torch.no_grad(), untouched(model):
             passed(model, moved(inputs, device_of(model)))
-    except (RuntimeError, IndexError, TypeError, KeyError, AttributeError) as error:
+    except (RuntimeError, IndexError, TypeError, KeyError, AttributeError, AssertionError) as error:
         given = {"": inputs} if isinstance(inputs, Tensor) else inputs
         shapes = ", ".join(f"{name} {'x'.join(map(str, value.shape))}".strip() for name, value in given.items())
         said = " ".join(str(error).split()) or type(error).__name__
