@@ -51,7 +51,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shoestring.evaluate.facts import gather
-from shoestring.methods.search.cells201 import EDGES, Cell, Cells201, pruned
+from shoestring.methods.search.cells201 import EDGES, Cell, Cells201, stripped
 from shoestring.methods.search.images import images as real_images
 from shoestring.methods.search.kernel import agreements, kernel, together
 from shoestring.methods.search.parallel import scores
@@ -296,8 +296,8 @@ def orders(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     for number, text in enumerate(drawn, start=1):
         cell = space.decode(text)
         for seeds, seed in (("one seed for all", 0), ("a seed a cell", number)):
-            found.setdefault(f"ours, {seeds}", []).append(score(space.build(pruned(cell), seed), images).value)
-            found.setdefault(f"published, {seeds}", []).append(published(space.build(pruned(cell), seed), images))
+            found.setdefault(f"ours, {seeds}", []).append(score(space.build(stripped(cell), seed), images).value)
+            found.setdefault(f"published, {seeds}", []).append(published(space.build(stripped(cell), seed), images))
         found.setdefault("published, a seed a cell, idle edges too", []).append(
             published(whole(space.build(cell, number), cell), images)
         )

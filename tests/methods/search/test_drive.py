@@ -202,3 +202,10 @@ def test_an_accuracy_that_is_no_number_is_refused(tmp_path: Path) -> None:
 def test_bad_numbers_are_refused_at_once(call: Callable[[optuna.Study], object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         call(optuna.create_study())
+
+
+@pytest.mark.parametrize("directions", [["minimize"], ["maximize", "maximize"]])
+def test_a_study_of_another_aim_is_refused(directions: list[str]) -> None:
+    found = optuna.create_study(directions=directions)
+    with pytest.raises(ValueError, match="expected a study that looks for the highest of one number"):
+        optimise(found, SPACE, train, 1)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import BatchEncoding
 
 from shoestring.cost import flops as counted
 from shoestring.methods.search.cells201 import Cells201
@@ -176,6 +177,14 @@ def test_the_model_and_the_batch_are_left_as_they_were(name, kind, grad):
         for parameter in model.parameters()
     )
     assert PROXIES[name](model, inputs).value == first.value
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_what_a_tokenizer_returns_is_a_batch(name):
+    """Hugging Face's batches are mappings, but no dicts."""
+    model = presets.build(presets.configuration("neox-tiny", 19, 8), 0)
+    inputs = text() | {"attention_mask": torch.ones(4, 8, dtype=torch.long)}
+    assert PROXIES[name](model, BatchEncoding(inputs)) == PROXIES[name](model, inputs)
 
 
 @pytest.mark.parametrize("name", PROXIES)

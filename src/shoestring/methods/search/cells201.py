@@ -83,7 +83,7 @@ class Cells201:
             return Network(architecture, self.channels, self.cells, self.classes)
 
 
-def pruned(architecture: Cell) -> Cell:
+def stripped(architecture: Cell) -> Cell:
     """The cell with `none` on each edge that is not computed: its network computes the same, without idle weights."""
     computed = _computed(architecture)
     return tuple(operation if edge in computed else "none" for edge, operation in enumerate(architecture))

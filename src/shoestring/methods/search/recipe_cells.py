@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from shoestring import files, runtime
 from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate.scores import Report
-from shoestring.methods.search.cells201 import Cells201, canonical, pruned
+from shoestring.methods.search.cells201 import Cells201, canonical, stripped
 from shoestring.methods.search.images import labelled
 from shoestring.methods.search.inputs import Inputs
 from shoestring.methods.search.parallel import Proxy
@@ -33,7 +33,7 @@ COUNTED = 4  # networks whose FLOPs are counted for each proxy
 def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     """Score the drawn cells, hold the scores against what training gave, and search the table with them.
 
-    Cells whose networks compute the same edges (`pruned`) share one network and its scores, but for the parameter
+    Cells whose networks compute the same edges (`stripped`) share one network and its scores, but for the parameter
     count. `out`/runs/scores.jsonl keeps each score as it arrives; `out`/checkpoint becomes the untrained network that
     the first proxy ranks highest.
     """
@@ -132,7 +132,7 @@ def _scored(
     assert recipe.cells is not None
     workers, seed, kept = recipe.workers or runtime.cores(), recipe.seeds[0], out / "runs"
     written = {text: space.decode(text) for text in pool}
-    same = {text: space.encode(pruned(cell)) for text, cell in written.items()}
+    same = {text: space.encode(stripped(cell)) for text, cell in written.items()}
     builds = {key: partial(space.build, space.decode(key), seed) for key in same.values()}
     computed = {name: proxy for name, proxy in proxies.items() if name != COUNT}
     of_rows = {same[text]: builds[same[text]] for text in rows}
@@ -169,7 +169,7 @@ def _costs(
 
 def _keep(space: Cells201, text: str, recipe: Recipe, out: Path) -> None:
     """The untrained network of a cell as it was scored, as weights and its text."""
-    folder, cell = out / "checkpoint", pruned(space.decode(text))
+    folder, cell = out / "checkpoint", stripped(space.decode(text))
     folder.mkdir(exist_ok=True)
     model = space.build(cell, recipe.seeds[0])
     told = {"space": space.name, "architecture": space.encode(cell)}
