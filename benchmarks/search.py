@@ -24,7 +24,7 @@ with one seed of weights for all, as the recipe does, and with a seed a cell, as
 one does so once more on cells as the paper's code has them: edges on no way from input to output are computed, and what
 carries nothing is a product with zero, through which its backward pass reaches their rectifiers.
 
-    python benchmarks/search.py --order 300 --table search/nasbench201_dev12500.csv.gz \
+    python benchmarks/search.py --order 200 --table search/nasbench201_dev12500.csv.gz \
         --images search/cifar10_train6000_jpeg.npz --json results/benchmarks/search-order.json
 """
 
