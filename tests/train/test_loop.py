@@ -164,9 +164,9 @@ def test_gradients_left_by_others_are_not_added() -> None:
 @pytest.mark.parametrize("schedule", [None, optim.cosine(12, 3)])
 def test_it_is_the_plain_loop(tiny: Build, clip: float | None, schedule: optim.Schedule | None) -> None:
     ours, theirs = tiny(), tiny()
-    assert losses(ours, 12, clip=clip, schedule=schedule) == pytest.approx(
-        plain(theirs, 12, clip, schedule), rel=0, abs=1e-6
-    )
+    expected = plain(theirs, 12, clip, schedule)
+    # a few roundings of fp32, which differ from processor to processor
+    assert losses(ours, 12, clip=clip, schedule=schedule) == pytest.approx(expected, rel=0, abs=1e-5)
     one, other = (nn.utils.parameters_to_vector(run.model.parameters()) for run in (ours, theirs))
     # the norm: where a gradient is nothing but rounding (a key's bias), Adam makes whole steps of it
     assert (one - other).norm() <= 1e-4 * other.norm()
