@@ -12,11 +12,10 @@ from shoestring.cost import Cost
 from shoestring.evaluate.quantities import number, plus_minus
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.search.ranks import Tau, difference_interval, kendall_interval, top, within_groups
-from shoestring.methods.search.recipe_schema import SIZES, Cells, Recipe
+from shoestring.methods.search.recipe_schema import METHODS, SIZES, Cells, Recipe
 from shoestring.methods.search.recipe_searches import ASSISTED, DRAWN, EVOLUTION, OPTIMUM, RANDOM, Searched
 
 COUNT = SIZES[0]
-METHODS = ("naswot", "span")
 EVERY, ASIDE = "all scored cells", "cells kept aside"
 
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from shoestring import config
 
+METHODS = ("naswot", "span")  # the room's own
 SIZES = ("parameters", "reached_parameters")  # the twins that cost next to nothing
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]

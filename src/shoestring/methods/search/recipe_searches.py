@@ -13,12 +13,12 @@ from shoestring.methods.search.cells201 import Cell, Cells201
 from shoestring.methods.search.evolve import area, random_search, regularised_evolution
 from shoestring.methods.search.history import Train, Visit, best, improvements
 from shoestring.methods.search.listed import Listed
-from shoestring.methods.search.recipe_schema import SIZES, Cells
+from shoestring.methods.search.recipe_schema import METHODS, Cells
 from shoestring.methods.search.table import Table
 
 RANDOM, OPTIMUM, EVOLUTION, ASSISTED = "random", "optimum", "evolution (REA)", "AREA"
 STEPS = 10  # points of a search that are kept for the picture
-DRAWN = 100  # searches of which they are kept, none of those assisted by a size
+DRAWN = 100  # searches of which they are kept, of those assisted by `METHODS` and of those by none
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def simulate(
         kinds[f"{ASSISTED}, {proxy}"] = partial(
             _assisted, drawn, train, cells.budget, scores[proxy], one_pass * passes[proxy]
         )
-    by_size = {f"{ASSISTED}, {size}" for size in SIZES}
+    plain = {f"{ASSISTED}, {proxy}" for proxy in scores if proxy not in METHODS}
     for name, search in kinds.items():
         found.with_training[name] = {column: [] for column in (cells.validation, *cells.accuracies)}
         found.paths[name] = []
@@ -117,7 +117,7 @@ def simulate(
             chosen = space.encode(best(history, cells.budget).architecture)
             for column, values in found.with_training[name].items():
                 values.append(table.value(chosen, column))
-            if index < DRAWN and name not in by_size:
+            if index < DRAWN and name not in plain:
                 found.paths[name].append(_path(history, space, table, cells))
     return found
 
