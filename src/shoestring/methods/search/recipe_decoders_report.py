@@ -11,8 +11,8 @@ from shoestring.cost import Cost
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.search.ranks import Tau, difference_interval, kendall_interval
 from shoestring.methods.search.recipe_decoders_candidate import Candidate, mean
+from shoestring.methods.search.recipe_schema import METHODS
 
-METHODS = ("naswot", "span")
 FREE, FIXED = "free size", "fixed size"
 TEST, REGRET, TAU, LOW, HIGH = "test loss", "regret", "τ", "from", "to"
 RANDOM, ALL, SIZE = "random", "train all", "parameters"
