@@ -26,6 +26,7 @@ FLOORS = {
     "config": 0,
     "runtime": 0,
     "files": 0,
+    "processes": 0,
     "cost": 0,
     "data": 1,
     "models": 1,

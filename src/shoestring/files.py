@@ -1,9 +1,12 @@
-"""Small files that are whole or not there."""
+"""Small files that are whole or not there; data by name; and what an output folder was begun on."""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def replace(path: Path, text: str) -> None:
@@ -18,3 +21,43 @@ def replace(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     beside.replace(path)
+
+
+def read_json(path: Path, mend: str) -> Any:
+    """What `replace` wrote as JSON. Raises ValueError naming the file where it is torn, with what to do about it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: torn ({error}): {mend}") from None
+
+
+def find(name: str) -> Path:
+    """A path, or what has that name in the folder SHOESTRING_DATA. Raises ValueError where neither is there."""
+    path, shelf = Path(name).expanduser(), os.environ.get("SHOESTRING_DATA")
+    if path.exists():
+        return path
+    if shelf is None:
+        raise ValueError(
+            f"{name}: no such file; name the folder of your data sets in SHOESTRING_DATA, or give its path"
+        )
+    if not (Path(shelf) / name).exists():
+        raise ValueError(f"{name}: no such file, nor in SHOESTRING_DATA={shelf}: give its path")
+    return Path(shelf) / name
+
+
+def begun_on(out: Path, data: Mapping[str, str]) -> None:
+    """Refuse an output folder whose finished runs are of other data: they are not redone, so theirs must be this.
+
+    data  fingerprints by name; kept in `out`/data.json where nothing has run yet
+    """
+    kept = out / "data.json"
+    if kept.exists() and (out / "runs").exists():
+        began = read_json(kept, "give another --out, or delete the folder")
+        if not isinstance(began, dict):
+            raise ValueError(f"{kept}: holds {began!r}, expected fingerprints by name: give another --out")
+        for name, before in began.items():
+            if data.get(name) != before:
+                raise ValueError(
+                    f"{out}: begun on {name} {before}, which is {data.get(name)} now: give another --out, or delete it"
+                )
+    replace(kept, json.dumps(dict(data)))

@@ -109,7 +109,7 @@ def pack(
 
 def packed(
     source: str,
-    split: Split,
+    split: Split | None,
     tokenizer: PreTrainedTokenizerFast,
     cache_dir: Path | str | None = None,
     domains: Sequence[str] | None = None,
@@ -117,6 +117,7 @@ def packed(
 ) -> Tokens:
     """One split of a source as packed ids, taken from the cache where the same was packed before.
 
+    split      None packs all that a file or folder holds, whatever split it would fall into
     cache_dir  by default $SHOESTRING_CACHE, else ~/.cache/shoestring
     Several processes may ask at once: each gets the whole, and one copy is kept. `source`, `split`, `domains` and
     `text_field` are those of `corpora.documents`.
@@ -127,13 +128,21 @@ def packed(
     key = json.dumps([FORMAT, corpora.CUT, identity, split, kinds, text_field, tokenizer_identity])
     folder = _cache(cache_dir) / "tokens" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if not folder.exists():
-        texts = corpora.documents(source, split, domains, text_field)
+        texts = (
+            _whole(source, kinds, text_field)
+            if split is None
+            else corpora.documents(source, split, domains, text_field)
+        )
         try:
             return pack(texts, tokenizer, folder, source=identity)
         except ValueError:
             if not folder.exists():
                 raise
     return Tokens.load(folder, expect=tokenizer_identity)
+
+
+def _whole(source: str, domains: Sequence[str] | None, text_field: str) -> Iterator[Document]:
+    return (one for one in corpora.whole(source, text_field) if domains is None or one.domain in domains)
 
 
 def _cache(cache_dir: Path | str | None) -> Path:

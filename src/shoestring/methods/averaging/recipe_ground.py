@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     if here.rank == 0:
         if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
             (out / "settled.json").unlink(missing_ok=True)
-        _same_text(out / "text.json", text.source, fingerprint)
+        files.begun_on(out, {text.source: fingerprint})
         documents = (document.text for document in corpora.documents(text.source, "train"))
         tokenizers.resolve(text.tokenizer, documents).save_pretrained(folder)
     tokenizer = tokenizers.load(str(folder))
@@ -89,17 +88,6 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     settled = settle(model, next_token, batch, passes, out / "settled.json", threads, recipe.compute.precision)
     places = {split: found.folder for split, found in tokens.items()}
     return Ground(places, folder, len(tokenizer), fingerprint, settled, workers)
-
-
-def _same_text(kept: Path, source: str, fingerprint: str) -> None:
-    """Finished trajectories in a folder are not redone, so their text must be this one."""
-    if kept.exists() and (kept.parent / "runs").exists():
-        before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
-        if before != fingerprint:
-            raise ValueError(
-                f"{kept.parent}: begun on {source} {before}, which is {fingerprint} now: give another --out"
-            )
-    files.replace(kept, json.dumps({"source": source, "fingerprint": fingerprint}))
 
 
 def _trajectory_bytes(recipe: Recipe, model: PreTrainedModel) -> float:

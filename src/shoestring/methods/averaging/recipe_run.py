@@ -193,10 +193,7 @@ def _keep(path: Path, value: Any) -> None:
 
 
 def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: torn ({error}): delete it, and this part is done again") from None
+    return files.read_json(path, "delete it, and this part is done again")
 
 
 def export(recipe: Recipe, ground: Ground, outcome: Outcome, steps: Sequence[int], folder: Path) -> None:

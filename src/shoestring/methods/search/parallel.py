@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import threading
-import time
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from functools import cache
 from typing import TypeVar
 
-import psutil
 import torch
 from torch import nn
 
+from shoestring import processes
 from shoestring.methods.search.inputs import Inputs
 from shoestring.methods.search.score import Score
 
@@ -54,7 +49,7 @@ def scores(
     together = Parallel(n_jobs=workers, return_as="generator")
     # joblib starts a worker anew whose memory has grown, which is as it should be and needs no word
     warnings.filterwarnings("ignore", message="A worker stopped while some jobs were given to the executor")
-    here = socket.gethostname(), os.getpid()
+    here = processes.asking()
     yield from together(delayed(_keyed)(key, build, proxies, inputs, threads, here) for key, build in jobs)
 
 
@@ -64,25 +59,10 @@ def _keyed(
     proxies: Mapping[str, Callable[[nn.Module, Inputs], Found]],
     inputs: Inputs,
     threads: int,
-    asking: tuple[str, int],
+    asking: processes.Asking,
 ) -> tuple[Key, dict[str, Found]]:
-    _end_with(*asking)
+    processes.end_with(*asking)
     return key, _scored(key, build, proxies, inputs, threads)
-
-
-@cache
-def _end_with(host: str, process: int) -> None:
-    """End this process when the one that asked for the scores is gone, which joblib's workers outlive."""
-    if socket.gethostname() != host:
-        return  # a cluster's back end sees to its own
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent and psutil.pid_exists(process):
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _scored(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from hashlib import sha256
@@ -39,11 +38,12 @@ def run_cells(recipe: Recipe, ledger: Ledger, out: Path, name: str) -> Report:
     """
     assert recipe.cells is not None
     cells, space = recipe.cells, Cells201(recipe.cells.channels, recipe.cells.depth)
-    table, images_from = Table.read(_file(cells.table), space), _file(cells.images)
+    table, images_from = Table.read(files.find(cells.table), space), files.find(cells.images)
     for column in (*cells.accuracies, cells.validation):
         table.value(next(iter(table))[0], column)
     with ledger.phase("prepare"):
-        _same_data(out, {cells.table: _file(cells.table), cells.images: images_from})
+        read = {cells.table: files.find(cells.table), cells.images: images_from}
+        files.begun_on(out, {name: sha256(path.read_bytes()).hexdigest() for name, path in read.items()})
         images, labels = labelled(images_from, cells.samples, 32, recipe.seeds[0])
         inputs: Inputs = {"images": images, "labels": labels}
         texts = [text for text, _ in table]
@@ -86,34 +86,6 @@ def aside(space: Cells201, texts: Sequence[str]) -> set[str]:
     even = [cell for cell in cells.values() if not sha256(f"split{canonical(cell)}".encode()).digest()[-1] % 2]
     seen = {canonical(cell, linear=True) for cell in even}
     return {text for text, cell in cells.items() if canonical(cell, linear=True) not in seen}
-
-
-def _file(name: str) -> Path:
-    """A file by its path, else in the folder that SHOESTRING_DATA names. Raises ValueError saying where it was not."""
-    path, shelf = Path(name), os.environ.get("SHOESTRING_DATA")
-    if path.exists():
-        return path
-    if shelf is None:
-        raise ValueError(
-            f"{name}: no such file; name the folder of your data sets in SHOESTRING_DATA, or give its path"
-        )
-    if not (Path(shelf) / name).exists():
-        raise ValueError(f"{name}: no such file, nor in SHOESTRING_DATA={shelf}: give its path")
-    return Path(shelf) / name
-
-
-def _same_data(out: Path, read: Mapping[str, Path]) -> None:
-    """Scores that are kept are not computed anew, so their table and images must be these."""
-    kept, now = out / "data.json", {name: sha256(path.read_bytes()).hexdigest() for name, path in read.items()}
-    if kept.exists() and (out / "runs").exists():
-        try:
-            began = dict(json.loads(kept.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{kept}: torn ({error}): give another --out, or delete the folder") from None
-        for name, before in began.items():
-            if now.get(name) != before:
-                raise ValueError(f"{out}: begun on another {name} than this: give another --out, or delete the folder")
-    files.replace(kept, json.dumps(now, indent=1))
 
 
 def _scored(

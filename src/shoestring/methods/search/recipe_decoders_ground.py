@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -71,7 +70,7 @@ def prepare(recipe: Recipe, chosen: Decoders, out: Path) -> Ground:
     folder = out / "tokenizer"
     if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
         (out / "settled.json").unlink(missing_ok=True)
-    _same_text(out, chosen.text, fingerprint)
+    files.begun_on(out, {chosen.text: fingerprint})
     documents = (document.text for document in corpora.documents(chosen.text, "train"))
     tokenizers.resolve(chosen.tokenizer, documents).save_pretrained(folder)
     tokenizer = tokenizers.load(str(folder))
@@ -91,16 +90,6 @@ def prepare(recipe: Recipe, chosen: Decoders, out: Path) -> Ground:
     )
     places = {split: packs.folder for split, packs in tokens.items()}
     return Ground(places, folder, fingerprint, found, settled, workers)
-
-
-def _same_text(out: Path, source: str, fingerprint: str) -> None:
-    """Finished trainings in a folder are not redone, so their text must be this one."""
-    kept = out / "text.json"
-    if kept.exists() and (out / "runs").exists():
-        before = json.loads(kept.read_text(encoding="utf-8"))["fingerprint"]
-        if before != fingerprint:
-            raise ValueError(f"{out}: begun on {source} {before}, which is {fingerprint} now: give another --out")
-    files.replace(kept, json.dumps({"source": source, "fingerprint": fingerprint}))
 
 
 def _training_bytes(chosen: Decoders, found: Drawn) -> float:

@@ -178,7 +178,8 @@ def measured(run: Run, batches: list[Batch], ledger: Ledger) -> float:
 
 
 def _read(path: Path) -> Training:
+    mend = "delete it, and this training is done again"
     try:
-        return Training(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: torn ({error}): delete it, and this training is done again") from None
+        return Training(**files.read_json(path, mend))
+    except TypeError as error:
+        raise ValueError(f"{path}: torn ({error}): {mend}") from None

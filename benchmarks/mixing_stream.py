@@ -1,0 +1,202 @@
+r"""Samples a second from mixed sources: ours, and `datasets.interleave_datasets`. Ratios come last.
+
+    python benchmarks/mixing_stream.py --json results/benchmarks/mixing_stream.json
+
+Four Hugging Face data sets of the same made rows, 128 token ids each, mixed by the same weights into batches of 32.
+`rows` are data sets that are fetched by number, in torch's format, which is the fastest for the peer. `streams` are
+iterable ones of four shards. There the peer is fastest where it gives lists that one call makes a tensor of, and that
+is what ours is held to; `torch format` is the peer with the format that ours reads. The peer is read by a torch
+`DataLoader` in this process, ours as it is, both without workers. They take turns, the first another each round; what
+is made once (the peer's table of indices, the data sets themselves) is not clocked. The peer draws at random and gives
+rows in their order, or `shuffled`, as one would train on them; ours keeps to the weights, and shuffles each epoch of
+rows. A ratio is the median over the rounds; so are the rates.
+
+Further: ours where weights change every tenth batch; microseconds a draw, and a change of weights, by the number of
+sources.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from datasets import interleave_datasets
+from torch.utils.data import DataLoader
+
+from shoestring.evaluate.facts import gather
+from shoestring.methods.mixing.draws import Draws
+from shoestring.methods.mixing.mixture import Mixture
+
+WEIGHTS = {"code": 0.1, "books": 0.2, "web": 0.3, "papers": 0.4}
+LENGTH, BATCH, SHARDS = 128, 32, 4
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15, help="each reads the batches once by every contender")
+    parser.add_argument("--rows", type=int, default=5000, help="of each source")
+    parser.add_argument("--batches", type=int, default=200, help="read a round, of 32 samples")
+    parser.add_argument("--draws", type=int, default=100_000, help="clocked for each number of sources")
+    parser.add_argument("--json", type=Path, help="keep the rows here")
+    arguments = parser.parse_args()
+    for name in ("rounds", "rows", "batches", "draws"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} is {getattr(arguments, name)}: expected one or more")
+    if arguments.rows < SHARDS:
+        parser.error(f"--rows is {arguments.rows}: expected {SHARDS} or more, one for each shard")
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    rows = [*rates(arguments), *draws(arguments)]
+    show(rows)
+    if arguments.json:
+        keep(arguments.json, rows)
+
+
+# samples a second
+
+
+def rates(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row for each contender of each kind of source."""
+    made = sources(arguments.rows)
+    streams = {name: one.to_iterable_dataset(num_shards=SHARDS) for name, one in made.items()}
+    weights = list(WEIGHTS.values())
+    whole = interleave_datasets(list(made.values()), probabilities=weights, seed=0, stopping_strategy="all_exhausted")
+    endless = interleave_datasets(
+        list(streams.values()), probabilities=weights, seed=0, stopping_strategy="all_exhausted"
+    )
+    formatted = endless.with_format("torch")  # it loses that of its sources
+    kinds: dict[str, dict[str, Callable[[], Iterable[Any]]]] = {
+        "rows": {
+            "ours": lambda: Mixture(made, WEIGHTS, batch_size=BATCH),
+            "interleave_datasets": lambda: over(lambda: DataLoader(whole, batch_size=BATCH)),
+            "interleave_datasets, shuffled": lambda: over(lambda: DataLoader(whole, batch_size=BATCH, shuffle=True)),
+            "ours, weights change": lambda: changing(made),
+        },
+        "streams": {
+            "ours": lambda: Mixture(streams, WEIGHTS, batch_size=BATCH),
+            "interleave_datasets": lambda: over(lambda: DataLoader(endless, batch_size=BATCH, collate_fn=together)),
+            "interleave_datasets, torch format": lambda: over(lambda: DataLoader(formatted, batch_size=BATCH)),
+        },
+    }
+    return [row for kind, contenders in kinds.items() for row in compare(kind, contenders, arguments)]
+
+
+def sources(rows: int) -> dict[str, Any]:
+    numbers = np.random.default_rng(0)
+    return {
+        name: datasets.Dataset.from_dict(
+            {"input_ids": numbers.integers(0, 50_000, (rows, LENGTH)).tolist()}
+        ).with_format("torch")
+        for name in WEIGHTS
+    }
+
+
+def compare(
+    kind: str, contenders: dict[str, Callable[[], Iterable[Any]]], arguments: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """The contenders in turns. Raises RuntimeError where one gives another shape of batch."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(arguments.rounds + 1):  # the first is a warm-up
+        names = list(contenders)
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            taken = clocked(contenders[name], arguments.batches)
+            if number:
+                seconds[name].append(taken)
+        print(f"{kind}: {number} of {arguments.rounds}", file=sys.stderr, flush=True)
+    found = []
+    for name, times in seconds.items():
+        ratios = [other / own for other, own in zip(times, seconds["ours"], strict=True)]
+        row = {"measured": f"{kind}, {name}", "rounds": len(times), "samples": arguments.batches * BATCH}
+        row["samples/s"] = round(arguments.batches * BATCH / statistics.median(times))
+        row["ours / it"] = round(statistics.median(ratios), 3)
+        found.append(row)
+    return found
+
+
+def clocked(contender: Callable[[], Iterable[Any]], batches: int) -> float:
+    started = time.perf_counter()
+    shapes = {tuple(batch["input_ids"].shape) for batch in islice(contender(), batches)}
+    taken = time.perf_counter() - started
+    if shapes != {(BATCH, LENGTH)}:
+        raise RuntimeError(f"void: batches of {sorted(shapes)}: expected all ({BATCH}, {LENGTH})")
+    return taken
+
+
+def over(start: Callable[[], Iterable[Any]]) -> Iterator[Any]:
+    """Whole batches over and over: the peer ends with its table."""
+    while True:
+        for batch in start():
+            if len(batch["input_ids"]) == BATCH:
+                yield batch
+
+
+def together(samples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """A batch of samples that are lists, in one call: `default_collate` makes a tensor of each place instead."""
+    return {"input_ids": torch.tensor([sample["input_ids"] for sample in samples])}
+
+
+def changing(made: dict[str, Any]) -> Iterator[Any]:
+    mixture = Mixture(made, WEIGHTS, batch_size=BATCH)
+    turned = dict(zip(WEIGHTS, reversed(WEIGHTS.values()), strict=True))
+    for number, batch in enumerate(mixture, 1):
+        if not number % 10:
+            mixture.set_weights(turned if number % 20 else WEIGHTS)
+        yield batch
+
+
+# draws
+
+
+def draws(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Microseconds of a draw and of a change of weights."""
+    found = []
+    for count in (2, 10, 100, 1000):
+        raw = np.random.default_rng(count).random(count)
+        weights = (raw / raw.sum()).tolist()
+        drawn = Draws(weights)
+        each, change = [], []
+        for _ in range(arguments.rounds):
+            started = time.perf_counter()
+            drawn.take(arguments.draws)
+            each.append((time.perf_counter() - started) / arguments.draws)
+            started = time.perf_counter()
+            drawn.set_weights(weights)
+            change.append(time.perf_counter() - started)
+        row = {"measured": f"draws from {count}", "rounds": arguments.rounds}
+        row["us/draw"] = round(1e6 * statistics.median(each), 2)
+        row["us/set_weights"] = round(1e6 * statistics.median(change), 1)
+        found.append(row)
+    return found
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        print(", ".join(f"{key} {value}" for key, value in row.items()))
+    of = {row["measured"]: row for row in rows}
+    print("\nratios")
+    print(
+        f"ours: {of['rows, interleave_datasets']['ours / it']:.2f}x as fast as interleave_datasets from rows "
+        f"({of['rows, interleave_datasets, shuffled']['ours / it']:.2f}x where it is shuffled too), "
+        f"{of['streams, interleave_datasets']['ours / it']:.2f}x from streams; {of['draws from 10']['us/draw']} us a "
+        f"draw from 10 sources, {of['draws from 1000']['us/draw']} from 1000"
+    )
+
+
+def keep(file: Path, rows: list[dict[str, Any]]) -> None:
+    told = gather(" ".join(["python", "benchmarks/mixing_stream.py", *sys.argv[1:]]))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"benchmark": "mixing_stream", **told, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Aioli: the effect of each skill on each estimated within the run, and the mixture moved accordingly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shoestring.methods.mixing.rounds import Evaluate, Losses, Weighed, by_name, same
+from shoestring.types import Run
+
+
+def nearly_one_hot(skills: int, skill: int, factor: float) -> Tensor:
+    """(skills,): `factor` of one skill, the rest shared by the others."""
+    weights = torch.full((skills,), (1 - factor) / (skills - 1), dtype=torch.float64)
+    weights[skill] = factor
+    return weights
+
+
+def mixing_law(drops: Tensor, factor: float) -> Tensor:
+    """What each skill by itself does to each loss, from what near one-hot mixtures did.
+
+    drops  (mixtures, evaluated): how far a loss fell while the i-th mixture, `factor` of skill i, was trained on
+    Returns (skills, evaluated): the A of Aioli, transposed, so that rows are skills as in a Skill-It graph.
+    Chen et al. 2024 (Aioli, arXiv 2411.05735), LearnParams: a linear system, one for each loss.
+    """
+    count = len(drops)
+    mixtures = torch.stack([nearly_one_hot(count, skill, factor) for skill in range(count)])
+    law: Tensor = torch.linalg.solve(mixtures, drops.double())
+    return law
+
+
+def normalized(law: Tensor) -> Tensor:
+    """The law moved up until none is below zero, and divided by its sum, as the code released with Aioli does."""
+    moved = law - law.min().clamp_max(0)
+    total = moved.sum()
+    return moved / total if total > 0 else torch.full_like(law, 1 / law.numel())
+
+
+class Aioli:
+    """Each round: try every skill for a few steps, learn the mixing law from it, move the mixture (a hook).
+
+    mixture      what is drawn from: anything with `set_weights`
+    skills       its sources
+    evaluate     model -> held-out loss by evaluated skill, on data that no reported score is of
+    evaluated    the skills that count; all of `skills` where not given
+    rate         eta of the exponentiated-gradient step
+    round_steps  optimizer steps a round, estimating included
+    until        the last step: no round begins there
+    sweeps, slice_steps  how often every skill is tried, and for how many steps (lp_rounds, lp_steps)
+    one_hot      share of the skill that is tried (one_hot_factor); the others share the rest
+    normalize    whether the law is scaled to sum to one (aioli_normalize_A), so that the rate means the same anywhere
+    ema          of the law over rounds: share of the old one; the mixture is then made of that law alone, else it is
+                 moved from round to round
+    seed         of the order in which skills are tried
+    `begin(run)` comes before the first step; it does nothing on a run that went on from a checkpoint.
+
+    The steps of the estimate are steps of the run: no extra trainings, but measurements: 1 + sweeps * skills a round.
+    """
+
+    def __init__(
+        self,
+        mixture: Weighed,
+        skills: Sequence[str],
+        evaluate: Evaluate,
+        *,
+        evaluated: Sequence[str] | None = None,
+        rate: float,
+        round_steps: int,
+        until: int,
+        sweeps: int = 1,
+        slice_steps: int = 4,
+        one_hot: float = 0.75,
+        normalize: bool = True,
+        ema: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        count = len(skills)
+        if count < 2 or min(sweeps, slice_steps, until) < 1 or not 1 / count < one_hot <= 1:
+            raise ValueError(
+                f"{count} skills, sweeps={sweeps}, slice_steps={slice_steps}, until={until}, one_hot={one_hot}: "
+                f"expected two skills or more, one or more of each, and one_hot above {1 / max(count, 1):.3g} up to 1"
+            )
+        trying = sweeps * count * slice_steps
+        if round_steps <= trying:
+            raise ValueError(f"round_steps={round_steps}: expected more than the {trying} steps that estimating takes")
+        if ema is not None and not 0 <= ema < 1:
+            raise ValueError(f"ema is {ema}: expected from 0 to below 1")
+        if not math.isfinite(rate) or seed < 0:
+            raise ValueError(f"rate={rate}, seed={seed}: expected a finite rate, and a seed of 0 or more")
+        self.mixture, self.skills, self.evaluate = mixture, tuple(skills), evaluate
+        self.rate, self.round_steps, self.until = rate, round_steps, until
+        self.sweeps, self.slice_steps, self.one_hot = sweeps, slice_steps, one_hot
+        self.normalize, self.ema, self.seed = normalize, ema, seed
+        self.losses = Losses(skills if evaluated is None else evaluated)
+        self.history: list[tuple[int, dict[str, float]]] = []  # the mixtures that the law gave, by step
+        self.laws: list[Tensor] = []
+        self._scores = torch.zeros(count, dtype=torch.float64)  # of the mixture, before softmax
+        self._drops = torch.zeros(count, len(self.losses.names), dtype=torch.float64)
+        self._latest = dict.fromkeys(self.skills, 1 / count)
+        self._begun = False
+
+    def begin(self, run: Run) -> None:
+        """Measure, and try the first skill."""
+        if self._begun:
+            return
+        if run.step % self.round_steps:
+            raise ValueError(f"Aioli begins at step {run.step}: expected a multiple of round_steps={self.round_steps}")
+        self._start(run)
+        self._begun = True
+
+    def __call__(self, run: Run) -> None:
+        if not self._begun:
+            raise ValueError("Aioli was not begun: call its begin(run) before the first step")
+        if run.step >= self.until:
+            return
+        place = run.step % self.round_steps
+        tries = self.sweeps * len(self.skills)
+        if place == 0:
+            self._start(run)
+        elif place % self.slice_steps == 0 and place // self.slice_steps <= tries:
+            tried = place // self.slice_steps - 1
+            before = self.losses.rows[-1]
+            after = self.losses.add(run.step, self.evaluate(run.model))
+            drop = torch.tensor(before, dtype=torch.float64) - torch.tensor(after, dtype=torch.float64)
+            self._drops[self._order(run.step)[tried]] += drop / self.sweeps
+            if tried + 1 < tries:
+                self._try(run.step, tried + 1)
+            else:
+                self._move(run.step)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The latest weights, those by which a skill is tried among them."""
+        return self._latest
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "identity": self._identity(),
+            "begun": self._begun,
+            "losses": [list(row) for row in self.losses.rows],
+            "history": [[step, weights] for step, weights in self.history],
+            "latest": self._latest,
+            "laws": list(self.laws),
+            "scores": self._scores,
+            "drops": self._drops.clone(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        same("settings", state["identity"], self._identity())
+        self._begun = state["begun"]
+        self.losses.rows = [list(row) for row in state["losses"]]
+        self.history = [(step, dict(weights)) for step, weights in state["history"]]
+        self._latest = dict(state["latest"])
+        self.laws = list(state["laws"])
+        self._scores, self._drops = state["scores"].double(), state["drops"].double().clone()
+
+    def _identity(self) -> dict[str, Any]:
+        names = ("rate", "round_steps", "sweeps", "slice_steps", "one_hot", "normalize", "ema", "seed")
+        skills, evaluated = list(self.skills), list(self.losses.names)
+        return {"skills": skills, "evaluated": evaluated, **{name: getattr(self, name) for name in names}}
+
+    def _order(self, step: int) -> list[int]:
+        """The skills in the order in which this round tries them: each sweep all of them, shuffled."""
+        rounds = step // self.round_steps
+        raw = np.random.Philox(key=np.array([self.seed, rounds], dtype=np.uint64))
+        sweeps = [np.argsort(raw.random_raw(len(self.skills)), kind="stable") for _ in range(self.sweeps)]
+        return [int(place) for place in np.concatenate(sweeps)]
+
+    def _start(self, run: Run) -> None:
+        self._drops.zero_()
+        self.losses.add(run.step, self.evaluate(run.model))
+        self._try(run.step, 0)
+
+    def _try(self, step: int, place: int) -> None:
+        self._set(nearly_one_hot(len(self.skills), self._order(step)[place], self.one_hot))
+
+    def _move(self, step: int) -> None:
+        law = mixing_law(self._drops, self.one_hot)
+        law = normalized(law) if self.normalize else law
+        if self.ema is not None:
+            law = (1 - self.ema) * law + self.ema * self.laws[-1] if self.laws else law
+            self._scores = self.rate * law.sum(1)
+        else:
+            self._scores = self._scores + self.rate * law.sum(1)
+        self.laws.append(law)
+        self._set(torch.softmax(self._scores, 0))
+        self.history.append((step, self._latest))
+
+    def _set(self, weights: Tensor) -> None:
+        self._latest = by_name(self.skills, weights)
+        self.mixture.set_weights(self._latest)

@@ -1,0 +1,232 @@
+"""A live stream of batches from several sources, drawn by weights that may change while it is read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import IterableDataset, default_collate, get_worker_info
+
+from shoestring.methods.mixing.draws import checked
+from shoestring.methods.mixing.epochs import Course
+from shoestring.methods.mixing.mixture_loader import Loader, Told
+from shoestring.methods.mixing.mixture_reading import Reading
+from shoestring.methods.mixing.sources import Marked, Rows, Source, length
+
+
+class Mixture(IterableDataset[Any]):
+    """An endless stream of batches drawn from named sources by weights, that knows where it is.
+
+    sources            by name: rows by number (`__len__` and `__getitem__`), each in an order of its own an epoch; or
+                       streams, each in its own order; over and over
+    weights            shares of the samples by name, summing to one; all alike where None
+    batch_size         samples a batch over all processes; each process gets its batch_size / world, in the order of
+                       ranks. None: single samples, as they are, of which process r gets every world-th, for a
+                       `DataLoader` that makes batches itself; what is said of batches then holds of `world` samples
+    seed               of the orders of rows, and of which source goes first where two are due alike
+    repeats            most epochs of each source, or of those named. Then it is `exhausted`, and its share goes to the
+                       others in proportion; where no others are left, the stream ends with a ValueError
+    tokens_per_sample  by name (see `token_lengths`): weights are then shares of tokens
+    collate            makes a batch of a list of samples
+    rank, world        which process this is, of how many
+    delay              a change of weights takes effect so many batches after the one that is next (see `loader`)
+
+    While weights stand, every source's count keeps within one sample of its share of all samples, at each moment, over
+    all processes (see `Draws`). All is a function of the seed, the sources and the history of weights: the same under
+    any number of processes, and of workers given the same delay, save for the order in which streams are read. In the
+    workers of a plain `DataLoader` the stream is right, each batch once, but the main process does not know its place:
+    for weights that change, and to save it, use `loader`.
+
+    Raises ValueError where an argument cannot be.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        weights: Mapping[str, float] | None = None,
+        *,
+        batch_size: int | None,
+        seed: int = 0,
+        repeats: Mapping[str, float] | float | None = None,
+        tokens_per_sample: Mapping[str, float] | None = None,
+        collate: Callable[[list[Any]], Any] = default_collate,
+        rank: int = 0,
+        world: int = 1,
+        delay: int = 0,
+    ) -> None:
+        _check(sources, batch_size, seed, rank, world, delay)
+        self.names, self.delay = tuple(sources), delay
+        self._lengths = {name: length(name, source) for name, source in sources.items()}
+        tokens = None if tokens_per_sample is None else _tokens(tokens_per_sample, self.names)
+        caps = _caps(repeats, self._lengths)
+        self._identity = {
+            "names": list(self.names),
+            "batch_size": batch_size,
+            "seed": seed,
+            "lengths": dict(self._lengths),
+            "fingerprints": {name: one.fingerprint for name, one in sources.items() if isinstance(one, Marked)},
+            "caps": caps,
+            "tokens_per_sample": tokens,
+        }
+        self._collate, self._batch_size = collate, batch_size
+        self._rank, self._world = rank, world
+        shares = [1 / len(self.names)] * len(self.names) if weights is None else checked(weights, self.names)
+        self._rows: dict[int, Rows] = {}
+        self._streams: dict[int, tuple[str, Iterable[Any]]] = {}
+        for number, (name, source) in enumerate(sources.items()):
+            if self._lengths[name] is None:
+                self._streams[number] = name, source  # type: ignore[assignment]
+            else:
+                self._rows[number] = Rows(name, source, seed)  # type: ignore[arg-type]
+        self._told: Told | None = None
+        # set by workers that no `loader` tells of changes
+        self._unheard = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+        self._reading = self._read(Course(self._lengths, shares, batch_size or world, seed, caps, tokens, world))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights that the next batch is drawn by, as they were given."""
+        return dict(zip(self.names, self._here().weights, strict=True))
+
+    @property
+    def batches(self) -> int:
+        """Batches so far."""
+        return self._here().batch
+
+    @property
+    def epochs(self) -> dict[str, float]:
+        """How often the rows of each source that has a length were gone through, over all processes."""
+        counts = self.counts()
+        return {name: counts[name] / rows for name, rows in self._lengths.items() if rows is not None}
+
+    @property
+    def exhausted(self) -> tuple[str, ...]:
+        """The sources that gave as many epochs as they may."""
+        return tuple(self.names[source] for source in self._here().exhausted)
+
+    def counts(self) -> dict[str, int]:
+        """Samples of each source so far, over all processes."""
+        return dict(zip(self.names, self._here().counts, strict=True))
+
+    def set_weights(self, weights: Mapping[str, float]) -> None:
+        """Draw by other weights from `delay` batches after the one that is next. Raises ValueError, see `checked`."""
+        given = checked(weights, self.names)
+        at = self._here().batch + self.delay
+        self._reading.change(at, given)
+        if self._told is not None:
+            self._told.tell(at, given)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**self._here().state_dict(), "identity": self._identity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another stopped; ValueError where it was another, or read streams by other numbers of workers."""
+        theirs = state.get("identity", {})
+        for key, mine in self._identity.items():
+            if theirs.get(key) != mine:
+                raise ValueError(
+                    f"the saved mixture has {key} {theirs.get(key)!r}, this {mine!r}: resume with the same"
+                )
+        course = self._here().copy()
+        course.load_state_dict(state)
+        self._reading = self._read(course)
+
+    def loader(self, workers: int, prefetch: int = 2, **options: Any) -> Loader:
+        """The batches made by worker processes, see `Loader`. One process is enough where reading is quick.
+
+        prefetch  batches that each worker makes ahead
+        options   of `torch.utils.data.DataLoader`
+        Raises ValueError where `delay` was given and is less than prefetch * workers: so many batches are in the making
+        when weights change. Where it was not given it becomes that.
+        """
+        self._unheard.fill_(False)
+        return Loader(self, workers, prefetch, options)
+
+    def skip(self) -> None:
+        """Go on by one batch without reading it: another process made it."""
+        self._reading.skip()
+
+    def split(self, workers: int) -> None:
+        """Let each process have so many workers. Raises ValueError in the midst of streams that others read."""
+        course = self._here().copy()
+        course.split(workers)
+        self._reading = self._read(course)
+
+    def share(self, slots: int) -> None:
+        """Tell changes of weights to the workers that are started next, which may be so many batches behind."""
+        self._told = Told(slots, len(self.names))
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = get_worker_info()
+        if worker is None:
+            while True:
+                yield self._made(self._reading.take())
+        if self._told is None:
+            self._unheard.fill_(True)
+        course = self._reading.here().copy()
+        course.split(worker.num_workers)
+        reading = self._read(course, worker.num_workers, worker.id, self._told)
+        while True:
+            yield self._made(reading.take())
+
+    def _made(self, samples: list[Any]) -> Any:
+        return samples[0] if self._batch_size is None else self._collate(samples)
+
+    def _read(self, course: Course, workers: int = 1, worker: int = 0, told: Told | None = None) -> Reading:
+        return Reading(course, self._rows, self._streams, self._rank, workers, worker, told)
+
+    def _here(self) -> Course:
+        """The course after the batch that was taken last."""
+        if self._unheard:
+            raise ValueError(
+                "this mixture was read by the workers of a plain DataLoader, where its place is not known and changes "
+                "are not heard: use Mixture.loader(workers)"
+            )
+        return self._reading.here()
+
+
+def _check(sources: Mapping[str, Source], batch_size: int | None, seed: int, rank: int, world: int, delay: int) -> None:
+    if not sources:
+        raise ValueError("there are no sources to mix: give at least one")
+    for name, value, least in (("batch_size", batch_size or world, 1), ("world", world, 1), ("delay", delay, 0)):
+        if value < least:
+            raise ValueError(f"{name} is {value}: expected {least} or more")
+    if batch_size == 0:
+        raise ValueError("batch_size is 0: expected 1 or more, or None for single samples")
+    if batch_size is not None and batch_size % world:
+        raise ValueError(f"a batch of {batch_size} does not divide among {world} processes: choose a multiple")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank {rank} of {world} processes: expected 0 to {world - 1}")
+    if not 0 <= seed < 1 << 64:
+        raise ValueError(f"seed {seed}: expected a number from 0 to 2**64 - 1")
+
+
+def _caps(repeats: Mapping[str, float] | float | None, lengths: Mapping[str, int | None]) -> dict[str, int]:
+    """Most samples of each source by name. Raises ValueError where a stream, or what is no source, is named."""
+    if repeats is None:
+        return {}
+    given = dict(repeats) if isinstance(repeats, Mapping) else dict.fromkeys(lengths, repeats)
+    caps = {}
+    for name, most in given.items():
+        if name not in lengths:
+            raise ValueError(f"repeats of {name!r}, which is no source: expected some of {', '.join(lengths)}")
+        rows = lengths[name]
+        if rows is None:
+            raise ValueError(f"repeats of {name!r}, a stream of unknown length: name the others, or give it rows")
+        if not (math.isfinite(most) and int(most * rows + 1e-6) >= 1):
+            raise ValueError(f"repeats of {name!r} is {most}: expected a number that leaves one of its {rows} samples")
+        caps[name] = int(most * rows + 1e-6)
+    return caps
+
+
+def _tokens(given: Mapping[str, float], names: Sequence[str]) -> list[float]:
+    """Tokens of a sample in the order of the names."""
+    if set(given) != set(names):
+        apart = ", ".join(map(repr, sorted(set(given) ^ set(names))))
+        raise ValueError(f"tokens_per_sample: {apart} unknown or missing: expected one for each of {', '.join(names)}")
+    for name in names:
+        if not (math.isfinite(given[name]) and given[name] > 0):
+            raise ValueError(f"tokens_per_sample of {name!r} is {given[name]}: expected a number above zero")
+    return [float(given[name]) for name in names]

@@ -1,0 +1,169 @@
+"""One run of the experiment: trained, re-weighed, measured on the way, and resumed where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shoestring import files, runtime
+from shoestring.cost import Cost, Ledger
+from shoestring.methods.mixing.graph import Graph
+from shoestring.methods.mixing.recipe_ground import Ground
+from shoestring.methods.mixing.recipe_samplers import Sampler, sampler
+from shoestring.methods.mixing.recipe_watch import MIX, Watch, losses
+from shoestring.models import pretrained
+from shoestring.train import checkpoint, optim
+from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
+from shoestring.train.loop import DivergedError, train
+from shoestring.train.objectives import next_token
+from shoestring.train.side_by_side import Show
+from shoestring.types import Hook, Run
+
+_SAVED = 20  # steps between two chances to save
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Which run it is.
+
+    folder         below `out`/runs
+    rate           eta of the samplers that have one
+    shares         fixed weights, of a training that a graph is learned from: it is not measured on the way, and its
+                   learning rate is held
+    graph          file of the graph that is followed
+    kept           whether its last weights stay on disk
+    """
+
+    folder: str
+    sampler: str
+    learning_rate: float
+    seed: int
+    steps: int
+    rate: float | None = None
+    shares: dict[str, float] | None = None
+    graph: str | None = None
+    kept: bool = False
+
+
+@dataclass
+class Outcome:
+    """What a run showed.
+
+    points    by measurement on test: {"step", "cost": so far, "loss": by skill, "accuracy": by skill}
+    dev       losses by skill at the end
+    weights   [step, weights] as they were set
+    counts    samples by skill; `epochs` of each pool
+    ledger    all that was spent, by phase
+    diverged  why it ended early
+    """
+
+    points: list[dict[str, Any]] = field(default_factory=list)
+    dev: dict[str, float] = field(default_factory=dict)
+    weights: list[Any] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    epochs: dict[str, float] = field(default_factory=dict)
+    ledger: dict[str, Any] = field(default_factory=dict)
+    diverged: str | None = None
+
+    @property
+    def cost(self) -> Cost:
+        """Of the run and of what its sampler measured, without what the report measured."""
+        return _own(self.ledger)
+
+    @property
+    def mixing(self) -> float:
+        """FLOPs of what its sampler measured, over those of all its own."""
+        spent = sum(Cost(**amounts).flops for name, amounts in self.ledger.items() if MIX in name.split("/"))
+        return spent / self.cost.flops
+
+    @property
+    def mean_dev(self) -> float:
+        return sum(self.dev.values()) / len(self.dev)
+
+
+def follow(ground: Ground, arm: Arm, out: Path, show: Show) -> Outcome:
+    """Train one run. One that has its result on disk is read, not redone."""
+    compute = ground.recipe.compute
+    runtime.start(ground.settled.precision, compute.processes, compute.sharding)
+    torch.set_num_threads(ground.settled.threads)
+    folder = out / "runs" / arm.folder
+    result = folder / "result.json"
+    if not result.exists():
+        outcome = _go(ground, arm, folder, show)
+        if runtime.current().rank == 0:
+            files.replace(result, json.dumps(asdict(outcome)))
+            if not arm.kept:
+                shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+        runtime.current().accelerator.wait_for_everyone()
+    mend = "delete it, and this run is done again"
+    try:
+        return Outcome(**files.read_json(result, mend))
+    except TypeError as error:
+        raise ValueError(f"{result}: torn ({error}): {mend}") from None
+
+
+def export(ground: Ground, arm: Arm, out: Path) -> None:
+    """Write a run's last weights as the model folder `out`/checkpoint."""
+    last = checkpoint.latest(out / "runs" / arm.folder / "checkpoint")
+    assert last is not None
+    run, _ = _start(ground, arm, Ledger(), out)
+    checkpoint.load(last, run)
+    pretrained.save(run.model, ground.opened_tokenizer(), out / "checkpoint")
+
+
+def _start(ground: Ground, arm: Arm, ledger: Ledger, out: Path) -> tuple[Run, Sampler]:
+    graph = None if arm.graph is None else Graph.load(arm.graph)
+    model = ground.model(arm.seed).to(runtime.current().device)
+    recipe, task = ground.recipe, ground.task()
+    chosen = sampler(recipe, task, arm.sampler, arm.seed, ledger, model, graph, arm.rate, arm.shares)
+    return Run(model, optim.adamw(model, arm.learning_rate), chosen.batches), chosen
+
+
+def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
+    recipe, ledger, task = ground.recipe, Ledger(), ground.task()
+    with ledger.phase("train"):
+        run, chosen = _start(ground, arm, ledger, folder)
+    watch = Watch(task, ledger)
+    every = recipe.evaluate_every if arm.shares is None else arm.steps + 1
+    hooks: list[Hook] = [chosen.hook, Every(every, watch)]
+    stopped = checkpoint.latest(folder / "checkpoint")
+    if stopped is not None:
+        checkpoint.load(stopped, run, hooks=hooks, ledger=ledger)
+    log = Log(folder, ledger, since=run.step)
+    watch.log = log
+    save = Booked("save", Save(folder / "checkpoint", hooks, ledger, ground.opened_tokenizer(), keep=1), ledger)
+    spaced = Every(_SAVED, Spaced(recipe.compute.save_seconds, save))
+    after: list[Hook] = [*hooks, Every(10, log), Progress(arm.steps, ledger, show), spaced]
+    held = optim.constant(recipe.warmup_steps)
+    falls = optim.warmup_stable_decay(recipe.steps, recipe.steps - recipe.warmup_steps - 1, recipe.warmup_steps)
+    try:
+        with ledger.phase("train"):
+            chosen.hook.begin(run)
+            schedule = held if arm.shares is not None else falls
+            train(run, next_token, until=arm.steps, hooks=after, ledger=ledger, schedule=schedule)
+        with ledger.phase("evaluate"):
+            dev = losses(run.model, task.held_out["dev"], ledger)
+        if arm.kept:
+            save(run)
+    except DivergedError as error:
+        return Outcome(points=watch.points, ledger=ledger.state_dict(), diverged=str(error))
+    finally:
+        log.close()
+    outcome = Outcome(watch.points, dev, [list(entry) for entry in chosen.hook.history], ledger=ledger.state_dict())
+    if chosen.mixture is not None:
+        outcome.counts, outcome.epochs = chosen.mixture.counts(), chosen.mixture.epochs
+    return outcome
+
+
+def _own(ledger: dict[str, Any]) -> Cost:
+    """The phases "train" and what is measured to mix; not the report's measurements, nor saving."""
+    spent = Cost()
+    for name, amounts in ledger.items():
+        if not {"evaluate", "save"} & set(name.split("/")):
+            spent = spent + Cost(**amounts)
+    return replace(spent)

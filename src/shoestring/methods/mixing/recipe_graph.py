@@ -1,0 +1,93 @@
+"""The experiment's graph: learned from short trainings that are runs like all others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from shoestring.cost import Cost, Ledger
+from shoestring.data import tokenizers
+from shoestring.methods.mixing.graph import Graph
+from shoestring.methods.mixing.learn import Plan, learn_graph
+from shoestring.methods.mixing.picture import draw
+from shoestring.methods.mixing.recipe_arm import Arm, Outcome, follow
+from shoestring.methods.mixing.recipe_ground import Ground
+from shoestring.train.side_by_side import Job, side_by_side
+
+LEARNED, GIVEN, IDENTITY = "graph.json", "graph-given.json", "graph-identity.json"
+
+
+def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> Cost:
+    """Leave the graphs that the samplers follow in `out`; returns what learning one took.
+
+    The learned one is `graph.json`, with a picture beside it.
+    """
+    recipe, task = ground.recipe, ground.task()
+    chosen, tokenizer = recipe.methods.graph, tokenizers.fingerprint(ground.opened_tokenizer())
+    data = json.dumps(ground.data, sort_keys=True) if ground.data else ""
+    if "skill-it identity" in recipe.samplers:
+        _identity(task.skills, task.evaluated).save(out / IDENTITY)
+    if "skill-it given" in recipe.samplers:
+        _given(task.skills, task.evaluated, chosen.given).save(out / GIVEN)
+    if not {"static", "skill-it"} & set(recipe.samplers):
+        return Cost()
+    plan = Plan(task.skills, task.evaluated, chosen.how)
+    arms = [
+        Arm(
+            f"graph/{number}-seed{seed}", "stratified", learning_rate, seed, chosen.steps if shares else 0, None, shares
+        )
+        for seed in chosen.seeds
+        for number, shares in enumerate(plan.mixtures())
+    ]
+    jobs = [Job(f"graph {arm.folder.removeprefix('graph/')}", partial(follow, ground, arm, out)) for arm in arms]
+    outcomes: list[Outcome] = side_by_side(jobs, ground.workers)
+    found = {(_key(arm.shares or {}), arm.seed): outcome for arm, outcome in zip(arms, outcomes, strict=True)}
+    cost = Cost()
+    for arm, outcome in zip(arms, outcomes, strict=True):
+        if outcome.diverged:
+            raise ValueError(f"a training for the graph diverged ({outcome.diverged}): lower tuning.learning_rates")
+        ledger.absorb(outcome.ledger, arm.folder)
+        cost = cost + sum((Cost(**amounts) for amounts in outcome.ledger.values()), Cost())
+
+    def measure(shares: Mapping[str, float], seed: int) -> Mapping[str, float]:
+        return found[_key(shares), seed].dev
+
+    graph = learn_graph(
+        measure,
+        task.skills,
+        task.evaluated,
+        how=chosen.how,
+        seeds=chosen.seeds,
+        value=chosen.value,
+        identity=f"{recipe.model}, {chosen.steps} steps of {recipe.batch} samples at {learning_rate:g}",
+        tokenizer=tokenizer,
+        data=data,
+    )
+    graph.save(out / LEARNED)
+    draw(graph, out / "graph.svg")
+    return cost
+
+
+def _key(shares: Mapping[str, float]) -> str:
+    return json.dumps(sorted(shares.items()))
+
+
+def _identity(skills: tuple[str, ...], evaluated: tuple[str, ...]) -> Graph:
+    return Graph.of([[float(skill == name) for name in evaluated] for skill in skills], skills, evaluated)
+
+
+def _given(skills: tuple[str, ...], evaluated: tuple[str, ...], edges: Mapping[str, Mapping[str, float]]) -> Graph:
+    graph = _identity(skills, evaluated)
+    matrix = torch.clone(graph.edges)
+    for skill, row in edges.items():
+        for name, value in row.items():
+            if skill not in skills or name not in evaluated:
+                raise ValueError(
+                    f"methods.graph.given: no edge from {skill!r} to {name!r}: expected {', '.join(skills)}"
+                )
+            matrix[skills.index(skill), evaluated.index(name)] = value
+    return Graph.of(matrix, skills, evaluated)

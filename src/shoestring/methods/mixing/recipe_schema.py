@@ -1,0 +1,262 @@
+"""What the experiment's recipe says, and what it may not say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from shoestring import config
+
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+TWINS = ("random", "stratified", "curriculum", "anti-curriculum", "skill-curriculum", "target only")
+METHODS = ("static", "skill-it", "skill-it given", "skill-it identity", "aioli")
+SAMPLERS = TWINS + METHODS
+LEARNED = ("static", "skill-it")  # those that need the learned graph
+
+
+class Lego(config.Recipe):
+    """Chains of assignments; the skill is the depth that is asked for, from 1 to `clauses`.
+
+    sizes      samples in the pool, by depth: the imbalance that a random draw follows
+    style      "short" for the byte tokenizer, "sentence" for a pre-trained model's
+    """
+
+    clauses: Annotated[int, Field(ge=2, le=26)] = 5
+    sizes: tuple[Count, ...]
+    style: Literal["short", "sentence"] = "short"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Lego:
+        if len(self.sizes) != self.clauses:
+            raise ValueError(f"expected one of sizes for each of {self.clauses} clauses, got {len(self.sizes)}")
+        return self
+
+
+class Addition(config.Recipe):
+    """Sums; the skill is the digit that is asked for, from the ones on. sizes: samples in the pool, by digit."""
+
+    digits: Annotated[int, Field(ge=2, le=9)] = 3
+    sizes: tuple[Count, ...]
+    style: Literal["short", "sentence"] = "short"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Addition:
+        if len(self.sizes) != self.digits:
+            raise ValueError(f"expected one of sizes for each of {self.digits} digits, got {len(self.sizes)}")
+        return self
+
+
+class Domains(config.Recipe):
+    """Kinds of text, each a skill.
+
+    text      one source whose documents name their domain ("python", a file or folder, hf:NAME); or
+    files     a source for each skill, by name. Where there is none of that name, it is looked for in the folder
+              SHOESTRING_DATA
+    only      these of them; null is all
+    target    skills that are evaluated (fine-tuning); null is all that are trained on
+    out_of_domain  whether the target is not trained on
+    cut       what is held out: whole "documents", a twentieth for dev and as much for test; or, where a skill has too few
+              of those, "stretches" of each skill's text, a tenth for each
+    length    tokens a window
+    """
+
+    text: Name | None = None
+    files: dict[Name, Name] = Field(default_factory=dict)
+    only: tuple[Name, ...] | None = None
+    target: tuple[Name, ...] | None = None
+    out_of_domain: bool = False
+    cut: Literal["documents", "stretches"] = "documents"
+    length: Count = 128
+
+    @model_validator(mode="after")
+    def _fits(self) -> Domains:
+        if (self.text is None) == (not self.files):
+            raise ValueError("expected either text or files")
+        if self.out_of_domain and self.target is None:
+            raise ValueError("expected a target that is not trained on, with out_of_domain")
+        return self
+
+
+class Start(config.Recipe):
+    """A model trained first, which every sampler goes on from.
+
+    look_up        on looking things up (for LEGO), or
+    text           on text: a source; windows as long as the task's
+    steps, batch, learning_rate   of that training
+    """
+
+    look_up: bool = False
+    text: Name | None = None
+    steps: Count
+    batch: Count = 64
+    learning_rate: Rate = 2e-3
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Start:
+        if self.look_up == (self.text is not None):
+            raise ValueError("expected either look_up or text")
+        return self
+
+
+class GraphOf(config.Recipe):
+    """How the graph is learned.
+
+    how       "approximate" or "brute"
+    value     of an edge: "gain", "relative" or "constant"
+    steps     of each training, at the learning rate of all, warmed up as they are and held
+    seeds     whose signs must agree
+    given     edges by skill and evaluated skill, besides each skill's own of 1: a graph for "skill-it given"
+    """
+
+    how: Literal["approximate", "brute"] = "approximate"
+    value: Literal["gain", "relative", "constant"] = "gain"
+    steps: Count
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((100, 101, 102), min_length=1)
+    given: dict[Name, dict[Name, float]] = Field(default_factory=dict)
+
+
+class SkillIt(config.Recipe):
+    """Skill-It's settings. rates: tried on dev, at the tuning seed; rounds of the run, window in measurements."""
+
+    rates: tuple[Rate, ...] = Field((0.5,), min_length=1)
+    rounds: Count = 6
+    window: Count = 3
+    normalize_loss: bool = False
+
+
+class Aioli(config.Recipe):
+    """Aioli's settings. rates: tried on dev, at the tuning seed; see `shoestring.methods.mixing.Aioli`."""
+
+    rates: tuple[Rate, ...] = Field((0.2,), min_length=1)
+    rounds: Count = 2
+    sweeps: Count = 1
+    slice_steps: Count = 4
+    one_hot: Annotated[float, Field(gt=0, le=1)] = 0.75
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+
+
+class Curriculum(config.Recipe):
+    """The curricula's settings: rounds over which the pool grows; what is mixed in of skills before (over skills)."""
+
+    rounds: Count = 5
+    mixing: Annotated[float, Field(ge=0)] = 0.4
+
+
+class Compute(config.Recipe):
+    """How it is computed.
+
+    precision     "auto" measures, and takes the faster
+    processes     of one run, as many as the launcher must have started; more than one needs torchrun
+    sharding      across processes: whole replicas (ddp) or sharded parameters (fsdp2)
+    workers       runs side by side; null is as many as cores and memory allow
+    loaders       processes that make batches, of each run; a change of weights then comes that much later
+    save_seconds  least time between two checkpoints to resume from
+    """
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    processes: Count = 1
+    sharding: Literal["ddp", "fsdp2"] = "ddp"
+    workers: Count | None = None
+    loaders: Annotated[int, Field(ge=0)] = 0
+    save_seconds: Annotated[float, Field(ge=0)] = 60.0
+
+    @model_validator(mode="after")
+    def _one_way_only(self) -> Compute:
+        if self.processes > 1 and (self.workers or 1) > 1:
+            raise ValueError(f"expected workers=1 with processes={self.processes}, got {self.workers}")
+        return self
+
+
+class Tuning(config.Recipe):
+    """What is chosen on dev, at seeds that no row is of.
+
+    seeds           of the trials
+    learning_rates  tried with the twin; the best is everyone's
+    """
+
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1000,), min_length=1)
+    learning_rates: tuple[Rate, ...] = Field(min_length=1)
+
+
+class Methods(config.Recipe):
+    """The settings of what is compared. Rates of more than one are tried on dev, as the learning rates are."""
+
+    graph: GraphOf
+    skill_it: SkillIt = SkillIt()
+    aioli: Aioli = Aioli()
+    curriculum: Curriculum = Curriculum()
+
+
+class Recipe(config.Recipe):
+    """The whole experiment: one of three tasks, from one common start, drawn by every sampler at equal steps.
+
+    model           a preset's name, or a folder or Hub name of a model to go on from, whose tokenizer is then taken
+    tokenizer       "bytes", "bpe:SIZE", a folder or a Hub name
+    base            what a preset is trained on first; null is from scratch
+    samplers        by name; "stratified", the twin, is one
+    steps, warmup_steps, evaluate_every   optimizer steps; the learning rate falls linearly from the warm-up on
+    batch           samples (windows of text) an optimizer step, over all processes
+    held_out        of each evaluated skill, samples or windows: for what samplers measure as they go (control), for what
+                    is chosen (dev; control is a part of it), and to report (test)
+    """
+
+    lego: Lego | None = None
+    addition: Addition | None = None
+    domains: Domains | None = None
+    model: Name = "neox-tiny"
+    tokenizer: Name = "bytes"
+    base: Start | None = None
+    samplers: tuple[Name, ...] = Field(min_length=2)
+    steps: Count
+    warmup_steps: Count
+    batch: Count
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    evaluate_every: Count
+    held_out: tuple[Count, Count, Count]
+    tuning: Tuning
+    methods: Methods
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _one_task(self) -> Recipe:
+        if sum(task is not None for task in (self.lego, self.addition, self.domains)) != 1:
+            raise ValueError("expected one of lego, addition and domains")
+        for name in self.samplers:
+            if name not in SAMPLERS:
+                raise ValueError(
+                    f"expected samplers among {', '.join(SAMPLERS)}, got {name!r}{config.nearest(name, SAMPLERS)}"
+                )
+        if "stratified" not in self.samplers or not set(self.samplers) & set(METHODS):
+            raise ValueError("expected samplers with 'stratified', the twin, and a method beside it")
+        if len(set(self.samplers)) < len(self.samplers) or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("expected each sampler and each seed once")
+        if set(self.seeds) & {*self.tuning.seeds, *self.methods.graph.seeds}:
+            raise ValueError("expected seeds that neither tuning nor the graph has")
+        return self
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        rounds = self.methods.skill_it.rounds, self.methods.aioli.rounds
+        if self.steps % self.evaluate_every or any(self.steps % count for count in rounds):
+            raise ValueError(f"expected steps that evaluate_every and rounds {rounds} divide, got {self.steps}")
+        if self.warmup_steps + 1 >= self.steps:
+            raise ValueError(f"expected warmup_steps below steps={self.steps}, got {self.warmup_steps}")
+        if self.held_out[0] > self.held_out[1]:
+            raise ValueError(f"expected held_out with control, its first, no larger than dev, got {self.held_out}")
+        if self.batch % self.compute.processes:
+            raise ValueError(f"expected batch that processes={self.compute.processes} divides, got {self.batch}")
+        if "target only" in self.samplers and (self.domains is None or not self.targets):
+            raise ValueError("expected domains with a target that is trained on, for the sampler 'target only'")
+        if "skill-it given" in self.samplers and not self.methods.graph.given:
+            raise ValueError("expected methods.graph.given, for the sampler 'skill-it given'")
+        return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Skills that are evaluated and trained on, where only some are evaluated."""
+        found = None if self.domains is None or self.domains.out_of_domain else self.domains.target
+        return found or ()

@@ -1,0 +1,96 @@
+"""What is measured of a model: losses by skill, and of answers their accuracy; booked where it belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shoestring import runtime
+from shoestring.cost import Ledger, flops
+from shoestring.evaluate import lm
+from shoestring.methods.mixing.recipe_tasks import Task
+from shoestring.train.hooks import Log
+from shoestring.train.objectives import IGNORED
+from shoestring.types import Batch, Run
+
+MIX = "mix"  # the phase of what a sampler measures: part of what it costs
+
+
+def losses(model: nn.Module, held_out: Mapping[str, Sequence[Batch]], ledger: Ledger) -> dict[str, float]:
+    """Held-out loss by skill, nats a target, its FLOPs charged under the open phase."""
+    found = {}
+    for name, batches in held_out.items():
+        ledger.charge(flops=sum(forward_flops(model, batch) for batch in batches))
+        found[name] = lm.loss(model, batches, autocast=runtime.current().autocast()).loss
+    return found
+
+
+def accuracies(model: nn.Module, held_out: Mapping[str, Sequence[Batch]]) -> dict[str, float]:
+    """The share of answers by skill whose every token is the likeliest."""
+    found = {}
+    with lm.evaluating(model), runtime.current().autocast():
+        for name, batches in held_out.items():
+            right = torch.cat([_right(model, batch) for batch in batches])
+            found[name] = float(right.double().mean())
+    return found
+
+
+class Controls:
+    """What a sampler is told: losses on a part of dev, booked as its own cost."""
+
+    def __init__(self, task: Task, ledger: Ledger) -> None:
+        self.task, self.ledger = task, ledger
+
+    def __call__(self, model: nn.Module) -> dict[str, float]:
+        with self.ledger.phase(MIX):
+            return losses(model, self.task.held_out["control"], self.ledger)
+
+
+class Watch:
+    """Measures on test as a run goes, which no choice sees; its memory is the points."""
+
+    def __init__(self, task: Task, ledger: Ledger) -> None:
+        self.task, self.ledger = task, ledger
+        self.points: list[dict[str, Any]] = []
+        self.log: Log | None = None
+
+    def __call__(self, run: Run) -> None:
+        with self.ledger.phase("evaluate"):
+            held_out = self.task.held_out["test"]
+            scores = {"loss": losses(run.model, held_out, self.ledger)}
+            if self.task.answers:
+                scores["accuracy"] = accuracies(run.model, held_out)
+        spent = self.ledger.phases()
+        cost = self.ledger.total("train") if "train" in spent else self.ledger.total("none")
+        self.points.append({"step": run.step, "cost": cost.as_dict(), **scores})
+        if self.log is not None:
+            told = {f"{what}/{name}": value for what, found in scores.items() for name, value in found.items()}
+            self.log.write(run.step, told)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points = list(state["points"])
+
+
+def forward_flops(model: nn.Module, batch: Batch) -> int:
+    """FLOPs of one forward pass: by formula, or where there is none by twice the parameters a token."""
+    inner: Any = runtime.unwrap(model)
+    rows, length = batch["input_ids"].shape
+    if inner.config.model_type in ("gpt_neox", "gpt2"):
+        return int(flops.formula(inner.config, rows, length, backward=False))
+    return 2 * rows * length * sum(int(parameter.numel()) for parameter in inner.parameters())
+
+
+def _right(model: nn.Module, batch: Batch) -> Tensor:
+    """(B,) of bool: whether every scored token of a row is the likeliest."""
+    device = next(model.parameters()).device
+    here = {name: tensor.to(device) for name, tensor in batch.items()}
+    targets = here.pop("labels")[:, 1:]
+    likeliest = model(**here, use_cache=False).logits[:, :-1].argmax(-1)
+    right: Tensor = ((likeliest == targets) | (targets == IGNORED)).all(1).cpu()
+    return right

@@ -1,0 +1,55 @@
+"""What every sampler that re-weighs has in common: a mixture, losses by skill, and a record of both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Evaluate = Callable[[nn.Module], Mapping[str, float]]
+
+
+class Weighed(Protocol):
+    """A stream whose sources can be re-weighed while it is drawn from, such as a `Mixture`."""
+
+    def set_weights(self, weights: Mapping[str, float]) -> None: ...
+
+
+class Losses:
+    """Held-out losses at each measurement, by skill, in one order; they fit into a checkpoint."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.rows: list[list[float]] = []
+
+    def add(self, step: int, losses: Mapping[str, float]) -> list[float]:
+        """Take a measurement. Raises ValueError where a skill has no loss, or one that is not finite."""
+        row = []
+        for name in self.names:
+            if name not in losses:
+                known = ", ".join(losses) or "none"
+                raise ValueError(f"step {step}: the skill {name!r} was not evaluated; it gave losses of {known}")
+            value = float(losses[name])
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"step {step}: the loss of {name!r} is {value}: the weights stay as they are; "
+                    "lower the learning rate, or look at what it is evaluated on"
+                )
+            row.append(value)
+        self.rows.append(row)
+        return row
+
+
+def by_name(names: Sequence[str], weights: Tensor) -> dict[str, float]:
+    """Weights under the names of their skills, made to sum to one to the last bit that counts."""
+    values = weights.tolist()
+    total = math.fsum(values)
+    return {name: value / total for name, value in zip(names, values, strict=True)}
+
+
+def same(kind: str, saved: Any, mine: Any) -> None:
+    """Refuse the saved state of a sampler that was another."""
+    if saved != mine:
+        raise ValueError(f"the saved sampler has {kind} {saved!r}, this one {mine!r}: resume with the same")

@@ -1,0 +1,179 @@
+"""The graph that a command asks for, from its texts to its edges and their price."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from shoestring import runtime
+from shoestring.cost import Cost
+from shoestring.data import tokenizers
+from shoestring.methods.mixing.graph import Graph
+from shoestring.methods.mixing.learn import How, Plan, Value, learn_graph
+from shoestring.methods.mixing.tools_skills import (
+    FEW,
+    Skill,
+    Texts,
+    chosen,
+    cut,
+    fingerprints,
+    opened,
+    skills,
+    training_texts,
+)
+from shoestring.methods.mixing.tools_trainings import Base, Training, base_cost, claim, cost, cost_file
+from shoestring.methods.mixing.tools_watch import Tell
+from shoestring.models import pretrained
+from shoestring.train.objectives import next_token
+from shoestring.train.settle import settle
+from shoestring.types import Batch
+
+EPOCHS = 4  # of a skill in a training, above which its edges tell of repetition
+
+
+class Learned(NamedTuple):
+    """A graph, what each part of it cost, and how many of its trainings were trained by this call."""
+
+    graph: Graph
+    costs: dict[str, Cost]
+    trainings: int
+    trained: int
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for, as the command's options say it."""
+
+    data: tuple[str, ...]
+    base: Base
+    tokenizer: str | None
+    how: How
+    steps: int
+    seeds: int
+    evaluated: tuple[str, ...]
+    out_of_domain: bool
+    held_out: int
+    length: int
+    value: Value
+    signed: bool
+    workers: int
+    folder: Path
+    text_field: str
+
+    def learned(self, tell: Tell, warn: Callable[[str], None]) -> Learned:
+        """Train what is not yet trained. Raises ValueError where options, texts or the folder do not fit."""
+        several, plan = self._plan()
+        data = fingerprints(several)
+        self._claim(plan, data)
+        training = self._training(several, plan, tell)
+        for sentence in self._doubts(training, plan):
+            warn(sentence)
+        jobs = [(shares, seed) for seed in range(self.seeds) for shares in plan.mixtures()]
+        tell("trainings", sum(cost_file(self.folder, *job).exists() for job in jobs), len(jobs))
+        trained = 0
+
+        def ended(done: int, total: int) -> None:
+            nonlocal trained
+            trained += 1
+            tell("trainings", done, total)
+
+        graph = learn_graph(
+            training,
+            plan.skills,
+            plan.evaluated,
+            how=self.how,
+            seeds=range(self.seeds),
+            value=self.value,
+            signed=self.signed,
+            folder=self.folder,
+            identity=self._told(),
+            workers=self.workers,
+            progress=ended,
+            tokenizer=tokenizers.fingerprint(opened(training.texts.tokenizer)),
+            data=json.dumps(data, sort_keys=True),
+        )
+        costs = self._costs(jobs)
+        spent = sum(costs.values(), Cost())
+        facts = {"cut": training.texts.cut, "flops": spent.flops, "tokens": spent.tokens, "seconds": spent.seconds}
+        graph = replace(graph, learned={**graph.learned, **facts})
+        return Learned(graph, costs, len(jobs), trained, self.folder)
+
+    def _plan(self) -> tuple[tuple[Skill, ...], Plan]:
+        if not self.base.preset and self.tokenizer is not None:
+            raise ValueError(f"--tokenizer {self.tokenizer}: {self.base.model} has its own: leave the option out")
+        if self.out_of_domain and not self.evaluated:
+            raise ValueError("--out-of-domain: say by --evaluated which skills are not trained on")
+        several = skills(self.data, self.text_field)
+        names = tuple(skill.name for skill in several)
+        evaluated = chosen(self.evaluated, names)
+        trained = tuple(name for name in names if not (self.out_of_domain and name in evaluated))
+        if not trained:
+            raise ValueError("--out-of-domain: every skill is evaluated, and none is left to train on")
+        return several, Plan(trained, evaluated, self.how)
+
+    def _claim(self, plan: Plan, data: Mapping[str, str]) -> None:
+        options = {
+            "model": self.base.check(self.length),
+            "tokenizer": self.tokenizer or "",
+            "skills": list(plan.skills),
+            "data": dict(data),
+            "text_field": self.text_field,
+            "length": self.length,
+            "batch": self.base.batch,
+            "steps": self.steps,
+            "learning_rate": self.base.learning_rate,
+            "held_out": self.held_out,
+        }
+        claim(self.folder, options)
+
+    def _training(self, several: tuple[Skill, ...], plan: Plan, tell: Tell) -> Training:
+        tokenizer = self.base.tokenizer(self.tokenizer, training_texts(several, self.text_field), self.folder)
+        texts = Texts(several, self.length, tokenizer, self.text_field)
+        texts = replace(texts, cut=cut(texts, plan.skills, plan.evaluated, self.held_out))
+        for name in plan.skills:
+            texts.windows(name, "train")
+        base = self.base.folder(texts, plan.skills, self.folder, tell)
+        rate = self.base.learning_rate
+        training = Training(texts, plan.evaluated, base, self.steps, self.base.batch, rate, self.held_out, self.folder)
+        model = pretrained.load(base, torch.float32)[0].train()
+        batch: Batch = next(iter(training.mixture({plan.skills[0]: 1.0}, 0)))
+        settled = settle(model, next_token, batch, self.steps, self.folder / "settled.json", torch.get_num_threads())
+        threads = settled.threads if self.workers == 1 else max(1, runtime.cores() // self.workers)
+        return replace(training, precision=settled.precision, compiled=settled.compiled, threads=threads)
+
+    def _doubts(self, training: Training, plan: Plan) -> Iterator[str]:
+        """What makes edges worth less than they look."""
+        for name in plan.evaluated:
+            held_out = len(training.texts.windows(name, "dev"))
+            if held_out < min(FEW, self.held_out):
+                yield f"the losses on {name!r} are those of {held_out} windows: edges to it are mostly noise"
+        for name in plan.skills:
+            there, read = len(training.texts.windows(name, "train")), self.steps * self.base.batch
+            if read > EPOCHS * there:
+                yield (
+                    f"{name!r} has {there:,} windows, which a training reads {read / there:.0f} times: "
+                    "its edges tell of repetition; give more text, or fewer --steps"
+                )
+
+    def _told(self) -> str:
+        base = self.base
+        rest = f"{self.steps} steps of {base.batch} windows of {self.length} tokens at {base.learning_rate:g}"
+        return f"{base.check(self.length)}, {rest}"
+
+    def _costs(self, jobs: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, Cost]:
+        found = {
+            "the base": sum(base_cost(self.folder).values(), Cost()),
+            "trainings": Cost(),
+            "held-out losses": Cost(),
+        }
+        for job in jobs:
+            for phase, spent in cost(cost_file(self.folder, *job)).items():
+                name = "trainings" if phase == "train" else "held-out losses"
+                found[name] = found[name] + spent
+        return {name: spent for name, spent in found.items() if spent != Cost()}
