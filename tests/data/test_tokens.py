@@ -85,6 +85,33 @@ def test_another_split_tokenizer_domain_or_text_is_another_pack(tmp_path):
     assert len(set(folders)) == 5
 
 
+def test_without_a_split_all_is_packed(tmp_path):
+    """Whatever its hash or its file's name would make it."""
+    (tmp_path / "text").mkdir()
+    for name in ("one_train", "one_test", "two"):
+        lines = "".join(f'{{"text": "{name} {row}"}}\n' for row in range(60))
+        (tmp_path / "text" / f"{name}.jsonl").write_text(lines)
+    name, cache = str(tmp_path / "text"), tmp_path / "cache"
+    whole = packed(name, None, BYTES, cache)
+    split = [packed(name, one, BYTES, cache) for one in ("train", "dev", "test")]
+    assert whole.documents == 180 > max(tokens.documents for tokens in split)
+    text = BYTES.decode(whole.ids).split("<|endoftext|>")[:-1]
+    assert sorted(text) == sorted(f"{stem} {row}" for stem in ("one_train", "one_test", "two") for row in range(60))
+    assert len({tokens.folder for tokens in (whole, *split)}) == 4
+    assert whole.source == split[0].source
+
+
+def test_without_a_split_domains_are_chosen_too(tmp_path):
+    (tmp_path / "text").mkdir()
+    for name in ("one_train", "one_test", "two"):
+        (tmp_path / "text" / f"{name}.txt").write_text(name)
+    name, cache = str(tmp_path / "text"), tmp_path / "cache"
+    one = packed(name, None, BYTES, cache, domains=["one"])
+    assert sorted(BYTES.decode(one.ids).split("<|endoftext|>")) == ["", "one_test", "one_train"]
+    with pytest.raises(ValueError, match="no document to pack"):
+        packed(name, None, BYTES, cache, domains=["three"])
+
+
 def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("SHOESTRING_CACHE", str(tmp_path / "mine"))
     assert packed(source(tmp_path), "train", BYTES).folder.parent == tmp_path / "mine" / "tokens"

@@ -170,7 +170,7 @@ def test_a_folder_of_other_trainings_is_refused(tmp_path: Path) -> None:
     learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], folder=tmp_path, identity="100 steps", data="x")
     for identity, data in (("200 steps", "x"), ("100 steps", "y")):
         measure = Programmed(THREE, "abc")
-        with pytest.raises(ValueError, match="holds trainings of .*100 steps.*: give another folder"):
+        with pytest.raises(ValueError, match=r"holds trainings of .*100 steps.*: give another folder"):
             learn_graph(measure, "abc", seeds=[0], folder=tmp_path, identity=identity, data=data)
         assert measure.asked == []
 
@@ -228,7 +228,7 @@ def test_two_processes_find_the_same(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*-seed*.json"))) == 8
 
     def diverges(shares: Mapping[str, float], seed: int) -> dict[str, float]:
-        return {name: math.nan if shares and seed == 2 else 1.0 for name in "ab"}
+        return dict.fromkeys("ab", math.nan if shares and seed == 2 else 1.0)
 
     with pytest.raises(ValueError, match="not finite"):
         learn_graph(diverges, "ab", seeds=[2, 3, 4, 5], workers=2)

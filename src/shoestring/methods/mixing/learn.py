@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,6 +222,9 @@ def _measured(
         raise ModuleNotFoundError(
             f"trainings in {workers} processes need joblib: pip install 'shoestring[mixing]', or say workers=1"
         ) from None
+    # joblib starts a worker anew whose memory has grown, and drops the others when one training fails: no need to say
+    for said in ("A worker stopped while some jobs were given to the executor", r"\d+ tasks (have been|which were)"):
+        warnings.filterwarnings("ignore", message=said)
     yield from Parallel(n_jobs=workers, return_as="generator_unordered")(
         delayed(_job)(measure, shares, seed, processes.asking()) for shares, seed in jobs
     )

@@ -137,7 +137,7 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
     log = Log(folder, ledger, since=run.step)
     watch.log = log
     save = Booked("save", Save(folder / "checkpoint", hooks, ledger, ground.opened_tokenizer(), keep=1), ledger)
-    spaced = Every(_SAVED, Spaced(recipe.compute.save_seconds, save))
+    spaced = Every(min(_SAVED, recipe.evaluate_every), Spaced(recipe.compute.save_seconds, save))
     after: list[Hook] = [*hooks, Every(10, log), Progress(arm.steps, ledger, show), spaced]
     held = optim.constant(recipe.warmup_steps)
     falls = optim.warmup_stable_decay(recipe.steps, recipe.steps - recipe.warmup_steps - 1, recipe.warmup_steps)

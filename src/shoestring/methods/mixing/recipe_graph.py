@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from shoestring import runtime
 from shoestring.cost import Cost, Ledger
 from shoestring.data import tokenizers
 from shoestring.methods.mixing.graph import Graph
@@ -30,9 +31,9 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
     chosen, tokenizer = recipe.methods.graph, tokenizers.fingerprint(ground.opened_tokenizer())
     data = json.dumps(ground.data, sort_keys=True) if ground.data else ""
     if "skill-it identity" in recipe.samplers:
-        _identity(task.skills, task.evaluated).save(out / IDENTITY)
+        _keep(_identity(task.skills, task.evaluated), out / IDENTITY)
     if "skill-it given" in recipe.samplers:
-        _given(task.skills, task.evaluated, chosen.given).save(out / GIVEN)
+        _keep(_given(task.skills, task.evaluated, chosen.given), out / GIVEN)
     if not {"static", "skill-it"} & set(recipe.samplers):
         return Cost()
     plan = Plan(task.skills, task.evaluated, chosen.how)
@@ -63,13 +64,22 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
         how=chosen.how,
         seeds=chosen.seeds,
         value=chosen.value,
-        identity=f"{recipe.model}, {chosen.steps} steps of {recipe.batch} samples at {learning_rate:g}",
+        identity=f"{recipe.model.name}, {chosen.steps} steps of {recipe.batch} samples at {learning_rate:g}",
         tokenizer=tokenizer,
         data=data,
     )
-    graph.save(out / LEARNED)
-    draw(graph, out / "graph.svg")
+    _keep(graph, out / LEARNED, out / "graph.svg")
     return cost
+
+
+def _keep(graph: Graph, path: Path, picture: Path | None = None) -> None:
+    """Write a graph from the first process; the others wait until it is there."""
+    here = runtime.current()
+    if here.rank == 0:
+        graph.save(path)
+        if picture is not None:
+            draw(graph, picture)
+    here.accelerator.wait_for_everyone()
 
 
 def _key(shares: Mapping[str, float]) -> str:

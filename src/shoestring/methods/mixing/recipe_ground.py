@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from shoestring.train.objectives import next_token
 from shoestring.train.settle import Settled, settle
 from shoestring.train.side_by_side import Job, Show, affordable, side_by_side
 from shoestring.types import Batch, Hook, Run
+
+_SPENT = "ledger.json"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,9 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
                 (out / "settled.json").unlink(missing_ok=True)
             files.begun_on(out, data)
             opened = (
-                pretrained.load(found)[1] if found else tokenizers.resolve(recipe.tokenizer, tokenizer_texts(recipe))
+                pretrained.load(found)[1]
+                if found
+                else tokenizers.resolve(recipe.model.tokenizer, tokenizer_texts(recipe))
             )
             opened.save_pretrained(folder)
         tasked = task(recipe, folder)
@@ -96,20 +101,22 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
         start = out / "base"
         if not start.exists():
             job = Job("base", _Training(recipe, recipe.base, Ground(recipe, folder, None, settled, workers, data), out))
-            ledger.absorb(side_by_side([job], 1)[0], "base")
+            side_by_side([job], 1)
+        here.accelerator.wait_for_everyone()
+        ledger.absorb(files.read_json(start / _SPENT, "delete the folder, and the base is trained again"), "base")
     return Ground(recipe, folder, start, settled, workers, data)
 
 
 @dataclass(frozen=True)
 class _Training:
-    """Train the base, from where it was stopped if it was, and leave its folder; returns what it cost."""
+    """Train the base, from where it was stopped if it was, and leave its folder, with what it cost."""
 
     recipe: Recipe
     base: Start
     ground: Ground
     out: Path
 
-    def __call__(self, show: Show) -> dict[str, object]:
+    def __call__(self, show: Show) -> None:
         base, here, ledger = self.base, runtime.current(), Ledger()
         runtime.start(self.ground.settled.precision, self.recipe.compute.processes, self.recipe.compute.sharding)
         model = self.ground.model(base.seed)
@@ -129,8 +136,10 @@ class _Training:
         with ledger.phase("train"):
             train(run, next_token, until=base.steps, hooks=hooks, ledger=ledger, schedule=schedule)
         save(run)
-        pretrained.save(run.model, tokenizer, self.out / "base")
-        return ledger.state_dict()
+        beside = pretrained.save(run.model, tokenizer, self.out / "base.partial")
+        if here.rank == 0:
+            files.replace(beside / _SPENT, json.dumps(ledger.state_dict()))
+            beside.rename(self.out / "base")
 
     def _batches(self, rank: int, world: int) -> Mixture:
         recipe, base = self.recipe, self.base
@@ -145,17 +154,17 @@ class _Training:
 
 def _named_model(recipe: Recipe) -> Path | None:
     """The folder of a model that is gone on from; None where the recipe names a preset."""
-    if recipe.model in presets.names():
+    if recipe.model.name in presets.names():
         return None
     from shoestring.models.folders import find
 
-    return find(recipe.model)
+    return find(recipe.model.name)
 
 
 def _preset(recipe: Recipe, tokenizer: Path, length: int, seed: int) -> PreTrainedModel:
     size = len(tokenizers.load(str(tokenizer)))
     longest = length if recipe.lego is None else max(length, _LOOKED_UP * recipe.lego.clauses)
-    return presets.build(presets.configuration(recipe.model, size, longest), seed)
+    return presets.build(presets.configuration(recipe.model.name, size, longest, **recipe.model.changes), seed)
 
 
 _LOOKED_UP = 6  # characters of a clause and of its question, in what a base for LEGO looks up

@@ -119,14 +119,16 @@ def _moving(
     graph: Graph | None,
     rate: float | None,
 ) -> Reweigh:
-    evaluate = Controls(task, ledger)
+    methods = recipe.methods
+    measured = methods.aioli.measured if name == "aioli" else methods.skill_it.measured
+    evaluate = Controls(task, measured, ledger)
     if name == "skill-curriculum":
         losses = evaluate(model)
         order = {skill: losses.get(skill, 0.0) for skill in task.skills}
-        return Scheduled(mixture, skill_curriculum(order, recipe.steps, recipe.methods.curriculum.mixing))
+        return Scheduled(mixture, skill_curriculum(order, recipe.steps, methods.curriculum.mixing))
     assert rate is not None
     if name == "aioli":
-        chosen = recipe.methods.aioli
+        chosen = methods.aioli
         return Aioli(
             mixture,
             task.skills,
@@ -142,7 +144,7 @@ def _moving(
             seed=seed,
         )
     assert graph is not None
-    settings = recipe.methods.skill_it
+    settings = methods.skill_it
     return SkillIt(
         mixture,
         graph,
@@ -162,7 +164,7 @@ def _mixture(recipe: Recipe, task: Task, seed: int, weights: Mapping[str, float]
 
 
 def _paced(recipe: Recipe, task: Task, name: str, seed: int, ledger: Ledger, model: torch.nn.Module) -> Sampler:
-    """As many samples as the run takes, drawn by size, in the order of the losses that the untrained model gives them."""
+    """As many samples as the run takes, drawn by size, in the order of what the untrained model loses on them."""
     random = by_name(task.skills, by_size([task.sizes[skill] for skill in task.skills]))
     drawn = iter(Mixture(task.pools, random, batch_size=recipe.batch, seed=seed))
     blocks: list[Batch] = [next(drawn) for _ in range(recipe.steps)]

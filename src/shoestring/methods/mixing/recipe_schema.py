@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,8 +58,8 @@ class Domains(config.Recipe):
     only      these of them; null is all
     target    skills that are evaluated (fine-tuning); null is all that are trained on
     out_of_domain  whether the target is not trained on
-    cut       what is held out: whole "documents", a twentieth for dev and as much for test; or, where a skill has too few
-              of those, "stretches" of each skill's text, a tenth for each
+    cut       what is held out: whole "documents", a twentieth for dev and as much for test; or, where a skill has too
+              few of those, "stretches" of each skill's text, a tenth for each
     length    tokens a window
     """
 
@@ -78,6 +78,19 @@ class Domains(config.Recipe):
         if self.out_of_domain and self.target is None:
             raise ValueError("expected a target that is not trained on, with out_of_domain")
         return self
+
+
+class Model(config.Recipe):
+    """What is trained.
+
+    name       a preset's, or a folder or Hub name of a model to go on from, whose tokenizer is then taken
+    changes    of a preset's configuration, by the names of its own fields
+    tokenizer  "bytes", "bpe:SIZE" (trained on the skills' text), a folder or a Hub name
+    """
+
+    name: Name = "neox-tiny"
+    changes: dict[Name, Any] = Field(default_factory=dict)
+    tokenizer: Name = "bytes"
 
 
 class Start(config.Recipe):
@@ -120,19 +133,26 @@ class GraphOf(config.Recipe):
 
 
 class SkillIt(config.Recipe):
-    """Skill-It's settings. rates: tried on dev, at the tuning seed; rounds of the run, window in measurements."""
+    """Skill-It's settings.
+
+    rates     eta, tried on dev, at the tuning seeds
+    rounds    of the run; `window` in measurements, one a round
+    measured  samples or windows of dev, of each evaluated skill, that a measurement is of
+    """
 
     rates: tuple[Rate, ...] = Field((0.5,), min_length=1)
     rounds: Count = 6
     window: Count = 3
+    measured: Count
     normalize_loss: bool = False
 
 
 class Aioli(config.Recipe):
-    """Aioli's settings. rates: tried on dev, at the tuning seed; see `shoestring.methods.mixing.Aioli`."""
+    """Aioli's settings: rates and measured as Skill-It's; the rest see `shoestring.methods.mixing.Aioli`."""
 
     rates: tuple[Rate, ...] = Field((0.2,), min_length=1)
     rounds: Count = 2
+    measured: Count
     sweeps: Count = 1
     slice_steps: Count = 4
     one_hot: Annotated[float, Field(gt=0, le=1)] = 0.75
@@ -186,29 +206,25 @@ class Methods(config.Recipe):
     """The settings of what is compared. Rates of more than one are tried on dev, as the learning rates are."""
 
     graph: GraphOf
-    skill_it: SkillIt = SkillIt()
-    aioli: Aioli = Aioli()
+    skill_it: SkillIt
+    aioli: Aioli
     curriculum: Curriculum = Curriculum()
 
 
 class Recipe(config.Recipe):
     """The whole experiment: one of three tasks, from one common start, drawn by every sampler at equal steps.
 
-    model           a preset's name, or a folder or Hub name of a model to go on from, whose tokenizer is then taken
-    tokenizer       "bytes", "bpe:SIZE", a folder or a Hub name
     base            what a preset is trained on first; null is from scratch
     samplers        by name; "stratified", the twin, is one
     steps, warmup_steps, evaluate_every   optimizer steps; the learning rate falls linearly from the warm-up on
     batch           samples (windows of text) an optimizer step, over all processes
-    held_out        of each evaluated skill, samples or windows: for what samplers measure as they go (control), for what
-                    is chosen (dev; control is a part of it), and to report (test)
+    held_out        of each evaluated skill, samples or windows: for control and choice (dev), and to report (test)
     """
 
     lego: Lego | None = None
     addition: Addition | None = None
     domains: Domains | None = None
-    model: Name = "neox-tiny"
-    tokenizer: Name = "bytes"
+    model: Model = Model()
     base: Start | None = None
     samplers: tuple[Name, ...] = Field(min_length=2)
     steps: Count
@@ -216,7 +232,7 @@ class Recipe(config.Recipe):
     batch: Count
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     evaluate_every: Count
-    held_out: tuple[Count, Count, Count]
+    held_out: tuple[Count, Count]
     tuning: Tuning
     methods: Methods
     compute: Compute = Compute()
@@ -245,8 +261,11 @@ class Recipe(config.Recipe):
             raise ValueError(f"expected steps that evaluate_every and rounds {rounds} divide, got {self.steps}")
         if self.warmup_steps + 1 >= self.steps:
             raise ValueError(f"expected warmup_steps below steps={self.steps}, got {self.warmup_steps}")
-        if self.held_out[0] > self.held_out[1]:
-            raise ValueError(f"expected held_out with control, its first, no larger than dev, got {self.held_out}")
+        measured = max(self.methods.skill_it.measured, self.methods.aioli.measured)
+        if measured > self.held_out[0]:
+            raise ValueError(
+                f"expected methods with measured of at most the dev set, {self.held_out[0]}, got {measured}"
+            )
         if self.batch % self.compute.processes:
             raise ValueError(f"expected batch that processes={self.compute.processes} divides, got {self.batch}")
         if "target only" in self.samplers and (self.domains is None or not self.targets):

@@ -31,7 +31,7 @@ class Task:
 
     skills     that can be trained on; `evaluated` those that losses are measured of
     pools      samples by skill
-    held_out   by split ("control", "dev", "test") and evaluated skill
+    held_out   by split ("dev", "test") and evaluated skill
     length     tokens a sample
     answers    whether samples have answers, whose accuracy is scored
     """
@@ -76,7 +76,7 @@ def tokenizer_texts(recipe: Recipe) -> Iterator[str]:
     """What a tokenizer of the recipe's own is trained on."""
     if recipe.domains is None:
         raise ValueError(
-            f"tokenizer {recipe.tokenizer!r}: expected 'bytes' or one that exists, for generated questions"
+            f"tokenizer {recipe.model.tokenizer!r}: expected 'bytes' or one that exists, for generated questions"
         )
     for source in dict.fromkeys(_sources(recipe.domains).values()):
         yield from (document.text for document in corpora.documents(source, "train"))
@@ -107,20 +107,19 @@ def _addition(chosen: Addition) -> tuple[tuple[str, ...], Make]:
 
 
 def _questions(
-    made: tuple[tuple[str, ...], Make], sizes: Sequence[int], held_out: tuple[int, int, int], tokenizer: Any
+    made: tuple[tuple[str, ...], Make], sizes: Sequence[int], held_out: tuple[int, int], tokenizer: Any
 ) -> Task:
     """Pools by skill; what is held out is asked in no pool of any skill."""
     names, make = made
     kept: dict[str, dict[str, list[Pieces]]] = {"dev": {}, "test": {}}
     asked: set[str] = set()
     for skill, name in enumerate(names):
-        for split, count in zip(("dev", "test"), held_out[1:], strict=True):
+        for split, count in zip(("dev", "test"), held_out, strict=True):
             fresh = _fresh(make(skill, 2 * count, SPLITS.index(split)), asked)[:count]
             kept[split][name] = fresh
             asked |= {_asked(sample) for sample in fresh}
     pools = {name: _fresh(make(skill, sizes[skill], 0), asked) for skill, name in enumerate(names)}
     length = max(Samples(pool, tokenizer).length for pool in pools.values())
-    kept["control"] = {name: rows[: held_out[0]] for name, rows in kept["dev"].items()}
     held = {
         split: {name: Samples(rows, tokenizer, length=length).batches(_ROWS) for name, rows in by_skill.items()}
         for split, by_skill in kept.items()
@@ -137,7 +136,7 @@ def _asked(sample: Pieces) -> str:
     return "".join(text for text, scored in sample if not scored)
 
 
-def _domains(chosen: Domains, held_out: tuple[int, int, int], tokenizer: Any) -> Task:
+def _domains(chosen: Domains, held_out: tuple[int, int], tokenizer: Any) -> Task:
     sources = _sources(chosen)
     found = chosen.only or tuple(sources) if chosen.files else chosen.only or _named(next(iter(sources.values())))
     for name in (*found, *(chosen.target or ())):
@@ -160,7 +159,7 @@ def _domains(chosen: Domains, held_out: tuple[int, int, int], tokenizer: Any) ->
     dev, test = {name: text(name, "dev") for name in evaluated}, {name: text(name, "test") for name in evaluated}
     held = {
         split: {name: part.batches(count, rows) for name, part in parts.items()}
-        for split, parts, count in zip(("control", "dev", "test"), (dev, dev, test), held_out, strict=True)
+        for split, parts, count in zip(("dev", "test"), (dev, test), held_out, strict=True)
     }
     return Task(skills, evaluated, pools, held, length, False)
 

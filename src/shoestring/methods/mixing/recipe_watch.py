@@ -39,14 +39,15 @@ def accuracies(model: nn.Module, held_out: Mapping[str, Sequence[Batch]]) -> dic
 
 
 class Controls:
-    """What a sampler is told: losses on a part of dev, booked as its own cost."""
+    """What a sampler is told: losses on `count` dev samples of each skill, booked as its own cost."""
 
-    def __init__(self, task: Task, ledger: Ledger) -> None:
-        self.task, self.ledger = task, ledger
+    def __init__(self, task: Task, count: int, ledger: Ledger) -> None:
+        self.held_out = {name: [_spread(batches, count)] for name, batches in task.held_out["dev"].items()}
+        self.ledger = ledger
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         with self.ledger.phase(MIX):
-            return losses(model, self.task.held_out["control"], self.ledger)
+            return losses(model, self.held_out, self.ledger)
 
 
 class Watch:
@@ -75,6 +76,13 @@ class Watch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points = list(state["points"])
+
+
+def _spread(batches: Sequence[Batch], count: int) -> Batch:
+    whole = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
+    rows = len(whole["input_ids"])
+    places = torch.arange(min(count, rows)) * rows // min(count, rows)
+    return {key: tensor[places] for key, tensor in whole.items()}
 
 
 def forward_flops(model: nn.Module, batch: Batch) -> int:

@@ -22,6 +22,12 @@ class How(StrEnum):
     brute = "brute"
 
 
+class Precision(StrEnum):
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 class Value(StrEnum):
     gain = "gain"
     relative = "relative"
@@ -46,7 +52,7 @@ _How = Annotated[How, typer.Option(help="approximate: each skill alone; brute: p
 _Evaluated = Annotated[
     list[str] | None, typer.Option(help="A skill whose loss is measured; may be repeated; all unless said.")
 ]
-_Apart = Annotated[bool, typer.Option(help="The evaluated skills are not trained on.")]
+_Apart = Annotated[bool, typer.Option("--out-of-domain", help="The evaluated skills are not trained on.")]
 _Rate = Annotated[
     float | None, typer.Option(min=1e-12, help="0.001 for a preset, 5e-05 for a trained model, unless said.")
 ]
@@ -70,19 +76,24 @@ def graph(
     learning_rate: _Rate = None,
     value: Annotated[Value, typer.Option(help="Of an edge: nats gained, over the loss before, or 0.5.")] = Value.gain,
     signed: Annotated[bool, typer.Option("--signed", help="Keep edges below zero.")] = False,
+    precision: Annotated[Precision, typer.Option(help="auto measures, and takes the faster.")] = Precision.auto,
     workers: Annotated[int, typer.Option(min=1, help="Trainings side by side.")] = 1,
     folder: _Folder = None,
     text_field: Annotated[str, typer.Option(help="Where the text is, in .jsonl, .parquet and hf:NAME.")] = "text",
 ) -> None:
-    """Learn which skills help which. The same command again goes on, and pays for no training twice."""
+    """Learn which skills help which. The same command again goes on, and pays for no training twice.
+
+    DATA: one source whose documents carry a domain, which are the skills; or several sources, each a skill. A source is
+    a file, a folder, python, or hf:NAME; name=path calls a skill otherwise than its file.
+    """
     check_out(out)
     from shoestring.methods.mixing.tools_learned import Wanted
-    from shoestring.methods.mixing.tools_trainings import Base
+    from shoestring.methods.mixing.tools_trainings import Start
     from shoestring.methods.mixing.tools_watch import watching
 
     wanted = Wanted(
         data=tuple(data),
-        base=Base.of(model, base_steps, batch, learning_rate),
+        base=Start.of(model, base_steps, batch, learning_rate),
         tokenizer=tokenizer,
         how=how.value,
         steps=steps,
@@ -93,6 +104,7 @@ def graph(
         length=length,
         value=value.value,
         signed=signed,
+        precision=precision.value,
         workers=workers,
         folder=folder or out.with_name(f"{out.stem}.trainings"),
         text_field=text_field,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -26,7 +26,7 @@ from shoestring.methods.mixing.tools_skills import (
     skills,
     training_texts,
 )
-from shoestring.methods.mixing.tools_trainings import Base, Training, base_cost, claim, cost, cost_file
+from shoestring.methods.mixing.tools_trainings import Start, Training, base_cost, claim, cost, cost_file
 from shoestring.methods.mixing.tools_watch import Tell
 from shoestring.models import pretrained
 from shoestring.train.objectives import next_token
@@ -51,7 +51,7 @@ class Wanted:
     """What is asked for, as the command's options say it."""
 
     data: tuple[str, ...]
-    base: Base
+    base: Start
     tokenizer: str | None
     how: How
     steps: int
@@ -62,6 +62,7 @@ class Wanted:
     length: int
     value: Value
     signed: bool
+    precision: Literal["auto", "fp32", "bf16"]
     workers: int
     folder: Path
     text_field: str
@@ -100,8 +101,9 @@ class Wanted:
         )
         costs = self._costs(jobs)
         spent = sum(costs.values(), Cost())
-        facts = {"cut": training.texts.cut, "flops": spent.flops, "tokens": spent.tokens, "seconds": spent.seconds}
-        graph = replace(graph, learned={**graph.learned, **facts})
+        facts = {"cut": training.texts.cut, "held_out": self.held_out, "precision": training.precision}
+        paid = {"flops": spent.flops, "tokens": spent.tokens, "seconds": spent.seconds}
+        graph = replace(graph, learned={**graph.learned, **facts, **paid})
         return Learned(graph, costs, len(jobs), trained, self.folder)
 
     def _plan(self) -> tuple[tuple[Skill, ...], Plan]:
@@ -119,7 +121,7 @@ class Wanted:
 
     def _claim(self, plan: Plan, data: Mapping[str, str]) -> None:
         options = {
-            "model": self.base.check(self.length),
+            "model": self.base.told(self.length),
             "tokenizer": self.tokenizer or "",
             "skills": list(plan.skills),
             "data": dict(data),
@@ -129,6 +131,7 @@ class Wanted:
             "steps": self.steps,
             "learning_rate": self.base.learning_rate,
             "held_out": self.held_out,
+            "precision": self.precision,
         }
         claim(self.folder, options)
 
@@ -136,35 +139,40 @@ class Wanted:
         tokenizer = self.base.tokenizer(self.tokenizer, training_texts(several, self.text_field), self.folder)
         texts = Texts(several, self.length, tokenizer, self.text_field)
         texts = replace(texts, cut=cut(texts, plan.skills, plan.evaluated, self.held_out))
-        for name in plan.skills:
+        for name in plan.skills:  # before anything is trained
             texts.windows(name, "train")
+        for name in plan.evaluated:
+            texts.windows(name, "dev")
         base = self.base.folder(texts, plan.skills, self.folder, tell)
         rate = self.base.learning_rate
         training = Training(texts, plan.evaluated, base, self.steps, self.base.batch, rate, self.held_out, self.folder)
         model = pretrained.load(base, torch.float32)[0].train()
         batch: Batch = next(iter(training.mixture({plan.skills[0]: 1.0}, 0)))
-        settled = settle(model, next_token, batch, self.steps, self.folder / "settled.json", torch.get_num_threads())
+        kept = self.folder / "settled.json"
+        settled = settle(model, next_token, batch, self.steps, kept, torch.get_num_threads(), self.precision)
         threads = settled.threads if self.workers == 1 else max(1, runtime.cores() // self.workers)
         return replace(training, precision=settled.precision, compiled=settled.compiled, threads=threads)
 
     def _doubts(self, training: Training, plan: Plan) -> Iterator[str]:
         """What makes edges worth less than they look."""
-        for name in plan.evaluated:
-            held_out = len(training.texts.windows(name, "dev"))
-            if held_out < min(FEW, self.held_out):
-                yield f"the losses on {name!r} are those of {held_out} windows: edges to it are mostly noise"
-        for name in plan.skills:
-            there, read = len(training.texts.windows(name, "train")), self.steps * self.base.batch
-            if read > EPOCHS * there:
-                yield (
-                    f"{name!r} has {there:,} windows, which a training reads {read / there:.0f} times: "
-                    "its edges tell of repetition; give more text, or fewer --steps"
-                )
+        held_out = {name: len(training.texts.windows(name, "dev")) for name in plan.evaluated}
+        thin = {name: count for name, count in held_out.items() if count < min(FEW, self.held_out)}
+        if thin:
+            least = min(thin.values())
+            yield f"{', '.join(thin)}: losses are those of {least} windows or a few more: edges to them are noise"
+        read = self.steps * self.base.batch
+        often = {name: read / len(training.texts.windows(name, "train")) for name in plan.skills}
+        often = {name: times for name, times in often.items() if times > EPOCHS}
+        if often:
+            yield (
+                f"{', '.join(often)}: a training reads the text {max(often.values()):.0f} times or nearly as often: "
+                "edges tell of repetition; give more text, or fewer --steps"
+            )
 
     def _told(self) -> str:
         base = self.base
         rest = f"{self.steps} steps of {base.batch} windows of {self.length} tokens at {base.learning_rate:g}"
-        return f"{base.check(self.length)}, {rest}"
+        return f"{base.told(self.length)}, {rest}"
 
     def _costs(self, jobs: Sequence[tuple[Mapping[str, float], int]]) -> dict[str, Cost]:
         found = {

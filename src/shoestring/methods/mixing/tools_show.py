@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from shoestring.methods.mixing.graph import Graph
 
@@ -42,7 +42,7 @@ def show(
     console.print(weights_table(dict(zip(found.skills, first.tolist(), strict=True)), {"gives in sum": sums}, title))
     typer.echo(verdict.sentence)
     for name, fact in found.learned.items():
-        typer.echo(f"{name}: {fact}")
+        typer.echo(f"{name}: {_said(name, fact)}")
     if picture is not None:
         draw(found, picture)
         typer.echo(f"{picture}: the picture")
@@ -87,22 +87,22 @@ def _matrix(path: Path, name: str | None) -> Any:
     return told[name]
 
 
-def edges_table(graph: Graph) -> Table:
+def edges_table(graph: Graph) -> Group:
     """All edges, a row a skill that is trained on, where they fit; else the largest, signs aside."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    drawn.title_justify = "left"
     if len(graph.skills) <= ROWS and len(graph.evaluated) <= COLUMNS:
-        drawn.title = "how much training on a row lowers the loss on a column"
+        title = "how much training on a row lowers the loss on a column"
         drawn.add_column("trained on")
         for name in graph.evaluated:
             drawn.add_column(Text(name), justify="right")
         for skill, row in zip(graph.skills, graph.edges.tolist(), strict=True):
             drawn.add_row(Text(skill), *(f"{edge:.3g}" if edge else "·" for edge in row))
-        return drawn
+        return Group(Text(title), drawn)
     edges = [
         (value, skill, name)
         for skill, row in zip(graph.skills, graph.edges.tolist(), strict=True)
@@ -110,27 +110,38 @@ def edges_table(graph: Graph) -> Table:
         if value
     ]
     edges.sort(key=lambda edge: -abs(edge[0]))
-    drawn.title = f"the largest {min(LARGEST, len(edges))} of {len(edges):,} edges"
+    title = f"the largest {min(LARGEST, len(edges))} of {len(edges):,} edges"
     for column in ("trained on", "lowers the loss on"):
         drawn.add_column(column)
     drawn.add_column("by", justify="right")
     for value, skill, name in edges[:LARGEST]:
         drawn.add_row(Text(skill), Text(name), f"{value:.3g}")
-    return drawn
+    return Group(Text(title), drawn)
 
 
-def weights_table(weights: Mapping[str, float], beside: Mapping[str, Mapping[str, float]], title: str) -> Table:
+def weights_table(weights: Mapping[str, float], beside: Mapping[str, Mapping[str, float]], title: str) -> Group:
     """A row a skill, the heaviest first; beside its weight, numbers by name, where there are some of it."""
     from rich import box
+    from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    drawn.title_justify = "left"
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     drawn.add_column("skill")
     for column in ("weight", *beside):
         drawn.add_column(column, justify="right")
     for skill in sorted(weights, key=lambda skill: -weights[skill]):
         rest = (f"{found[skill]:.4g}" if skill in found else "" for found in beside.values())
         drawn.add_row(Text(skill), f"{weights[skill]:.4f}", *rest)
-    return drawn
+    return Group(Text(title), drawn)
+
+
+def _said(name: str, fact: Any) -> str:
+    """What a graph says of how it was learned; costs in a fitting unit."""
+    from shoestring.cost.ledger import CURRENCIES
+    from shoestring.evaluate.quantities import number, unit
+
+    if name not in CURRENCIES or not isinstance(fact, int | float):
+        return str(fact)
+    suits = unit(name, [fact])
+    return f"{number(fact / suits.size)} {suits.name}"

@@ -92,7 +92,7 @@ def _held_out(texts: Texts, names: tuple[str, ...], count: int) -> dict[str, lis
 
 
 @dataclass(frozen=True)
-class Base:
+class Start:
     """The model that all trainings start from: one that exists, or a preset trained first on all skills alike.
 
     batch, learning_rate  of its training and of those that start from it
@@ -104,7 +104,7 @@ class Base:
     learning_rate: float
 
     @classmethod
-    def of(cls, model: str, steps: int, batch: int, learning_rate: float | None) -> Base:
+    def of(cls, model: str, steps: int, batch: int, learning_rate: float | None) -> Start:
         rate = learning_rate or (NEW_RATE if model in presets.names() else TRAINED_RATE)
         return cls(model, steps, batch, rate)
 
@@ -112,23 +112,12 @@ class Base:
     def preset(self) -> bool:
         return self.model in presets.names()
 
-    def check(self, length: int) -> str:
-        """Refuse, before anything is read, what cannot be; returns what tells the model from others."""
-        if self.preset:
-            presets.configuration(self.model, 1, length)
+    def told(self, length: int) -> str:
+        """What tells the model from others. Raises ValueError where there is none, or its context is too short."""
+        if self.preset or ("/" not in self.model and not Path(self.model).exists()):
+            presets.configuration(self.model, 1, length)  # a wrong name is refused, and the nearest named
             return f"{self.model} after {self.steps} steps on all"
-        if "/" not in self.model and not Path(self.model).exists():
-            presets.configuration(self.model, 1, length)  # raises, naming the nearest
-        folder = folders.find(self.model)
-        folders.check_weights(folder)
-        config = folders.read_json(folder / "config.json", "the configuration of a Hugging Face model")
-        context = config.get("max_position_embeddings", config.get("n_positions", length))
-        if context < length:
-            raise ValueError(f"--length {length}: {self.model} has a context of {context} tokens")
-        digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
-        for file in folders.weight_files(folder):
-            digest.update(manifest.sha256(file).encode())
-        return f"{self.model} {digest.hexdigest()[:16]}"
+        return f"{self.model} {_fingerprint(folders.find(self.model), length)}"
 
     def tokenizer(self, spec: str | None, texts: Any, folder: Path) -> Path:
         """The tokenizer's folder below `folder`, made once."""
@@ -178,6 +167,19 @@ class Base:
             train(run, next_token, until=self.steps, hooks=hooks, ledger=ledger, schedule=schedule)
         files.replace(out / _COSTS / "base.json", json.dumps(ledger.state_dict()))
         return runtime.unwrap(run.model)
+
+
+@cache
+def _fingerprint(folder: Path, length: int) -> str:
+    folders.check_weights(folder)
+    config = folders.read_json(folder / "config.json", "the configuration of a Hugging Face model")
+    context = config.get("max_position_embeddings", config.get("n_positions", length))
+    if context < length:
+        raise ValueError(f"--length {length}: {folder} has a context of {context} tokens")
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for file in folders.weight_files(folder):
+        digest.update(manifest.sha256(file).encode())
+    return digest.hexdigest()[:16]
 
 
 def cost_file(folder: Path, shares: Mapping[str, float], seed: int) -> Path:

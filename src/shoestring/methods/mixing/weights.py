@@ -99,7 +99,7 @@ def tempered(weights: Tensor, floor: float) -> Tensor:
         raise ValueError(f"a floor of {floor} for {len(weights)} skills: expected from 0 to {1 / len(weights):.3g}")
     low = torch.zeros_like(weights, dtype=torch.bool)
     for _ in range(len(weights)):
-        left = 1 - floor * low.sum()
+        left = 1 - floor * int(low.sum())
         scaled = torch.where(low, floor, weights * left / weights[~low].sum().clamp_min(1e-300))
         below = (scaled < floor) & ~low
         if not below.any():
@@ -136,7 +136,7 @@ def relevant(graph: Tensor, evaluated: Sequence[int] = ()) -> Tensor:
 def _around(pinned: Tensor, scores: Tensor) -> Tensor:
     weights = alike(len(scores))
     if not pinned.all():
-        weights[~pinned] = torch.softmax(scores[~pinned], 0) * (~pinned).sum() / len(scores)
+        weights[~pinned] = torch.softmax(scores[~pinned], 0) * (int((~pinned).sum()) / len(scores))
     return weights
 
 

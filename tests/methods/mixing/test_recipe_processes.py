@@ -1,0 +1,72 @@
+"""Killed in the middle of a round and resumed, with workers that make the batches, in one process and in two."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+STEPS = 60
+
+
+def command(out: Path, processes: int) -> list[str]:
+    launcher = [sys.executable, "-m"]
+    if processes > 1:
+        launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
+    told = [
+        f"steps={STEPS}",
+        "evaluate_every=20",
+        "seeds=[0]",
+        "samplers=[stratified, skill-it identity, aioli]",
+        "tuning={seeds: [100], learning_rates: [3.0e-3]}",
+        "methods.skill_it={rates: [2.0], rounds: 3, measured: 8}",
+        "methods.aioli={rates: [2.0], rounds: 2, slice_steps: 3, measured: 8}",
+        "batch=8",
+        f"compute={{precision: fp32, workers: 1, loaders: 2, processes: {processes}, save_seconds: 0.0}}",
+    ]
+    return [*launcher, "shoestring", "run", "mixing", "smoke", *told, "--out", str(out)]
+
+
+def results(out: Path) -> dict[str, Any]:
+    """What each run came to, less what the clock and the memory say."""
+    found = {}
+    for path in sorted((out / "runs").rglob("result.json")):
+        told = json.loads(path.read_text())
+        for cost in (*(point["cost"] for point in told["points"]), *told["ledger"].values()):
+            del cost["seconds"], cost["peak_bytes"]
+        found[path.parent.name] = told
+    return found
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_same_batches_and_weights_after_a_kill(processes: int, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    done = subprocess.run(command(whole, processes), capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    expected = results(whole)
+    assert {"skill-it-identity-seed0", "aioli-seed0"} <= set(expected)
+    weights = expected["skill-it-identity-seed0"]["weights"]
+    assert [step for step, _ in weights] == [0, 20, 40]
+    assert len({json.dumps(told) for _, told in weights}) == 3, "the weights moved"
+
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        command(out, processes), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    killed = out / "runs" / "skill-it-identity-seed0" / "checkpoint"
+    while process.poll() is None and not any(killed.glob("step-*/manifest.json")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "report.json").exists()
+    time.sleep(1)
+    done = subprocess.run(command(out, processes), capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert results(out) == expected

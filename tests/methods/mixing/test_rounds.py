@@ -1,0 +1,44 @@
+"""What samplers that re-weigh have in common: losses by skill, weights by name, and whose state it is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoestring.methods.mixing.draws import checked
+from shoestring.methods.mixing.rounds import Losses, by_name, same
+
+
+def test_losses_are_kept_in_one_order() -> None:
+    losses = Losses(["a", "b"])
+    assert losses.add(1, {"b": 2, "z": math.nan, "a": torch.tensor(1.0)}) == [1.0, 2.0]
+    assert losses.add(2, {"a": 3.0, "b": 4.0}) == [3.0, 4.0]
+    assert losses.rows == [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_losses_that_are_none_are_refused_and_not_kept() -> None:
+    losses = Losses(["a", "b"])
+    with pytest.raises(ValueError, match="step 3: the skill 'b' was not evaluated; it gave losses of a"):
+        losses.add(3, {"a": 1.0})
+    with pytest.raises(ValueError, match="step 4: the loss of 'b' is inf: the weights stay as they are; lower"):
+        losses.add(4, {"a": 1.0, "b": math.inf})
+    assert losses.rows == []
+
+
+@given(raw=st.lists(st.floats(0, 1, width=32), min_size=1, max_size=200))
+def test_named_weights_are_ones_that_a_mixture_takes(raw: list[float]) -> None:
+    names = [str(place) for place in range(len(raw))]
+    weights = by_name(names, torch.tensor(raw) + 1e-3)
+    assert list(weights) == names
+    assert math.fsum(weights.values()) == pytest.approx(1, abs=1e-13)
+    assert checked(weights, names) == list(weights.values())
+
+
+def test_the_state_of_another_is_refused() -> None:
+    same("seed", {"a": [1]}, {"a": [1]})
+    with pytest.raises(ValueError, match="the saved sampler has seed 1, this one 2: resume with the same"):
+        same("seed", 1, 2)
