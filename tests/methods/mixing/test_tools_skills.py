@@ -69,7 +69,7 @@ def texts(rows: int, *, named: bool = False) -> Texts:
 
 def test_documents_are_held_out_where_there_are_enough():
     found = texts(400)
-    assert cut(found, ("ab", "cd"), ("ab",), 16) == "documents"
+    assert cut(found, 16) == "documents"
     ids = (np.concatenate([row["input_ids"] for row in rows(found, part)]) for part in ("train", "dev"))
     train, dev = (set(re.findall("[0-9]{5}", tokenizers.byte_tokenizer().decode(part))) for part in ids)
     assert len(train) > len(dev) > 0
@@ -83,8 +83,8 @@ def rows(found: Texts, part: str) -> list:
 
 def test_else_stretches_are():
     found = texts(60)
-    assert cut(found, ("ab", "cd"), ("ab", "cd"), 16) == "stretches"
-    assert cut(found, ("ab",), ("ab",), 1) == "documents"  # no more were asked for
+    assert cut(found, 16) == "stretches"
+    assert cut(found, 1) == "documents"  # no more were asked for
     stretched = replace(found, cut="stretches")
     assert len(rows(stretched, "train")) > 6 * len(rows(stretched, "dev")) > 0
     (batch,) = stretched.held_out("ab", 5)
@@ -92,7 +92,7 @@ def test_else_stretches_are():
 
 
 def test_files_named_after_their_part_are_never_cut_otherwise():
-    assert cut(texts(3, named=True), ("ab", "cd"), ("ab", "cd"), 128) == "documents"
+    assert cut(texts(3, named=True), 128) == "documents"
 
 
 def test_too_little_text_is_said_of_its_skill():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from shoestring.cost import Cost, Ledger
 from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.recipe_ground import Ground
 from shoestring.methods.mixing.recipe_samplers import Sampler, sampler
-from shoestring.methods.mixing.recipe_watch import MIX, Watch, losses
+from shoestring.methods.mixing.recipe_watch import MIX, Watch, losses, own
 from shoestring.models import pretrained
 from shoestring.train import checkpoint, optim
 from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
@@ -73,7 +73,7 @@ class Outcome:
     @property
     def cost(self) -> Cost:
         """Of the run and of what its sampler measured, without what the report measured."""
-        return _own(self.ledger)
+        return own(self.ledger)
 
     @property
     def mixing(self) -> float:
@@ -142,6 +142,8 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
     held = optim.constant(recipe.warmup_steps)
     falls = optim.warmup_stable_decay(recipe.steps, recipe.steps - recipe.warmup_steps - 1, recipe.warmup_steps)
     try:
+        if stopped is None and arm.shares is None:
+            watch(run)
         with ledger.phase("train"):
             chosen.hook.begin(run)
             schedule = held if arm.shares is not None else falls
@@ -158,12 +160,3 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
     if chosen.mixture is not None:
         outcome.counts, outcome.epochs = chosen.mixture.counts(), chosen.mixture.epochs
     return outcome
-
-
-def _own(ledger: dict[str, Any]) -> Cost:
-    """The phases "train" and what is measured to mix; not the report's measurements, nor saving."""
-    spent = Cost()
-    for name, amounts in ledger.items():
-        if not {"evaluate", "save"} & set(name.split("/")):
-            spent = spent + Cost(**amounts)
-    return replace(spent)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shoestring import runtime
-from shoestring.cost import Ledger, flops
+from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate import lm
 from shoestring.methods.mixing.recipe_tasks import Task
 from shoestring.train.hooks import Log
@@ -38,6 +38,15 @@ def accuracies(model: nn.Module, held_out: Mapping[str, Sequence[Batch]]) -> dic
     return found
 
 
+def own(ledger: Mapping[str, Mapping[str, float]]) -> Cost:
+    """What training and mixing took: all but the report's measurements, and saving."""
+    spent = Cost()
+    for name, amounts in ledger.items():
+        if not {"evaluate", "save"} & set(name.split("/")):
+            spent = spent + Cost(**amounts)
+    return spent
+
+
 class Controls:
     """What a sampler is told: losses on `count` dev samples of each skill, booked as its own cost."""
 
@@ -64,9 +73,7 @@ class Watch:
             scores = {"loss": losses(run.model, held_out, self.ledger)}
             if self.task.answers:
                 scores["accuracy"] = accuracies(run.model, held_out)
-        spent = self.ledger.phases()
-        cost = self.ledger.total("train") if "train" in spent else self.ledger.total("none")
-        self.points.append({"step": run.step, "cost": cost.as_dict(), **scores})
+        self.points.append({"step": run.step, "cost": own(self.ledger.state_dict()).as_dict(), **scores})
         if self.log is not None:
             told = {f"{what}/{name}": value for what, found in scores.items() for name, value in found.items()}
             self.log.write(run.step, told)

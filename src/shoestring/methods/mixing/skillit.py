@@ -62,9 +62,9 @@ class SkillIt:
     that is not finite, or lacks a skill, is a ValueError that leaves the weights as they are.
 
     The pseudo-code of the paper makes the weights of round t + 1 of losses before round t; here they are of those at
-    its end. The released code measures after the first step and every so many from there, so that it sees those up to one
-    measurement before the end; what its switches divide by is its second measurement, here the one before training; and
-    it halves edges of 1 between different skills as it loads a graph, here none.
+    its end. The released code measures after the first step and every so many from there, so that it sees those up to
+    one measurement before the end; what its switches divide by is its second measurement, here the one before training;
+    and it halves edges of 1 between different skills as it loads a graph, here none.
     """
 
     def __init__(

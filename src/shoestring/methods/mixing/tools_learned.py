@@ -138,7 +138,7 @@ class Wanted:
     def _training(self, several: tuple[Skill, ...], plan: Plan, tell: Tell) -> Training:
         tokenizer = self.base.tokenizer(self.tokenizer, training_texts(several, self.text_field), self.folder)
         texts = Texts(several, self.length, tokenizer, self.text_field)
-        texts = replace(texts, cut=cut(texts, plan.skills, plan.evaluated, self.held_out))
+        texts = replace(texts, cut=cut(texts, self.held_out))
         for name in plan.skills:  # before anything is trained
             texts.windows(name, "train")
         for name in plan.evaluated:

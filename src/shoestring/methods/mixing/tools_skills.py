@@ -131,21 +131,22 @@ def training_texts(several: Sequence[Skill], text_field: str) -> Iterator[str]:
         yield from (document.text for document in corpora.documents(source, "train", text_field=text_field))
 
 
-def cut(texts: Texts, trained: Sequence[str], evaluated: Sequence[str], held_out: int) -> Cut:
-    """Whole documents where every evaluated skill then has some windows of dev text, else stretches of every text.
+def cut(texts: Texts, held_out: int) -> Cut:
+    """Whole documents where every skill then has some windows of dev text, else stretches of every text.
 
     Files that say in their names what is held out are never cut otherwise. Raises ValueError where documents alone can
     be held out, and a skill has none.
     """
+    either = all(_plain(skill.source) for skill in texts.skills)
     try:
-        enough = all(len(texts.windows(name, "dev")) >= min(FEW, held_out) for name in evaluated)
-        for name in trained:
-            texts.windows(name, "train")
+        enough = all(len(texts.windows(skill.name, "dev")) >= min(FEW, held_out) for skill in texts.skills)
+        for skill in texts.skills:
+            texts.windows(skill.name, "train")
     except ValueError:
-        if not all(_plain(skill.source) for skill in texts.skills):
+        if not either:
             raise
         return "stretches"
-    return "documents" if enough or not all(_plain(skill.source) for skill in texts.skills) else "stretches"
+    return "stretches" if either and not enough else "documents"
 
 
 def _named(text: str) -> Skill:
