@@ -22,9 +22,10 @@ def asking() -> Asking:
 def end_with(host: str, process: int) -> None:
     """End this process when the one that asked for its work is gone, which joblib's workers outlive.
 
-    host, process  what `asking` said there; on another machine nothing is done: a cluster's back end sees to its own
+    host, process  what `asking` said there; on another machine nothing is done: a cluster's back end sees to its own.
+                   Nor where it is this very process, whose threads did the work
     """
-    if socket.gethostname() != host:
+    if socket.gethostname() != host or process == os.getpid():
         return
     parent = os.getppid()
 

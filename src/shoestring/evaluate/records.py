@@ -148,7 +148,7 @@ def parse_pair(record: Any, where: str) -> Pair:
 
 
 def parse_scatter(record: Any, where: str) -> Scatter:
-    keys(record, ("title", "x", "y", "points", "says"), where)
+    keys(record, ("title", "x", "y", "points", "says"), where, optional=("joined",))
     words = {name: typed(record[name], str, f"{where}.{name}") for name in ("title", "x", "y", "says")}
     points = []
     for at, point in items(record, "points", where):
@@ -157,14 +157,17 @@ def parse_scatter(record: Any, where: str) -> Scatter:
         label, x, y = point
         points.append((typed(label, str, f"{at}: label"), _number(x, f"{at}: x"), _number(y, f"{at}: y")))
     try:
-        return Scatter(points=tuple(points), **words)
+        return Scatter(
+            points=tuple(points), joined=typed(record.get("joined", False), bool, f"{where}.joined"), **words
+        )
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
 def _scatter_record(scatter: Scatter) -> dict[str, Any]:
     points = [[label, _plain(x), _plain(y)] for label, x, y in scatter.points]
-    return {"title": scatter.title, "x": scatter.x, "y": scatter.y, "points": points, "says": scatter.says}
+    record = {"title": scatter.title, "x": scatter.x, "y": scatter.y, "points": points, "says": scatter.says}
+    return record | ({"joined": True} if scatter.joined else {})
 
 
 def _point_record(point: Point) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MARKS = re.compile(r'<g (clip-path="[^"]*")>((?:\s*<use [^>]*/>){2,})')
 _STYLE = re.compile(r' style="[^"]*"')
+_LINES = ("solid", "dashed", "dotted", "dashdot")  # where there are more labels than colours
 _POINTS_DRAWN = 1500  # in one picture: keeps a page with a few of them below 1.5 MB
 
 
@@ -39,15 +40,18 @@ def cloud(panels: Sequence[Scatter], style: Look = WIDE) -> str:
         inside = [point for point in panel.points if low <= point[2] <= high]
         points = thinned(inside, most(panels))
         for label in _labels(panel):
+            turn, place = divmod(labels.index(label), len(style.methods))
+            course = sorted((x, y) for found, x, y in points if found == label)
             axes.plot(
-                [x for found, x, _ in points if found == label],
-                [y for found, _, y in points if found == label],
-                linestyle="none",
+                [x for x, _ in course],
+                [y for _, y in course],
+                linestyle=_LINES[turn % len(_LINES)] if panel.joined else "none",
+                linewidth=1.2,
                 marker="o",
-                markersize=4,
+                markersize=3 if panel.joined else 4,
                 markeredgewidth=0,
-                color=style.methods[labels.index(label) % len(style.methods)],
-                alpha=0.45,
+                color=style.methods[place],
+                alpha=0.8 if panel.joined else 0.45,
                 label=label or None,
             )
         axes.margins(0.06)

@@ -98,6 +98,7 @@ class Scatter:
     x, y    what the axes count
     points  (label, x, y) each; those of one label have one colour, and the label is in the legend where it is not empty
     says    the same in a sentence, for who cannot see it
+    joined  whether points of one label are a course, in the order of x: a line joins them
     """
 
     title: str
@@ -105,6 +106,7 @@ class Scatter:
     y: str
     points: tuple[tuple[str, float, float], ...]
     says: str
+    joined: bool = False
 
     def __post_init__(self) -> None:
         if not self.points:

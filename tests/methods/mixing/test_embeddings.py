@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shoestring.methods.mixing.clusters import cluster, recovery
 from shoestring.methods.mixing.embeddings import pooled, token_counts
-from shoestring.methods.mixing.trajectories import Samples, padded
+from shoestring.methods.mixing.trajectories import RaggedBatches, padded
 from shoestring.models import presets
 
 ROWS = [np.random.default_rng(size).integers(0, 50, size) for size in (2, 7, 16, 3)]
@@ -40,7 +40,7 @@ def test_counts_are_rows_of_length_one_whatever_the_order(rows, buckets):
 
 def test_the_embedding_layer_is_the_mean_of_rows_of_its_table(model):
     table = model.get_input_embeddings().weight.detach()
-    found = pooled(model, Samples(ROWS, 2, 0).in_order(), layer=0)
+    found = pooled(model, RaggedBatches(ROWS, 2, 0).in_order(), layer=0)
     expected = torch.stack([table[row].mean(0) for row in ROWS])
     torch.testing.assert_close(found, expected)
 
@@ -52,7 +52,7 @@ def test_states_are_those_of_each_sample_by_itself(model, layer):
             model.eval()(input_ids=torch.tensor(row)[None], output_hidden_states=True).hidden_states[layer][0].mean(0)
             for row in ROWS
         ]
-    found = pooled(model, Samples(ROWS, 3, 0).in_order(), layer)
+    found = pooled(model, RaggedBatches(ROWS, 3, 0).in_order(), layer)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, torch.stack(alone), rtol=1e-4, atol=1e-5)
 
@@ -69,20 +69,20 @@ def test_a_mask_says_what_is_text_where_labels_do_not(model):
 
 def test_the_model_is_left_as_it_was(model):
     model.train()
-    pooled(model, Samples(ROWS, 2, 0).in_order())
+    pooled(model, RaggedBatches(ROWS, 2, 0).in_order())
     assert model.training
 
 
 def test_texts_of_other_letters_are_told_apart(model):
     generator = np.random.default_rng(0)
     truth = [place % 3 for place in range(60)]
-    batches = Samples([generator.integers(16 * skill, 16 * skill + 16, 12) for skill in truth], 20, 0).in_order()
+    batches = RaggedBatches([generator.integers(16 * skill, 16 * skill + 16, 12) for skill in truth], 20, 0).in_order()
     for features in (pooled(model, batches, layer=0), token_counts(batches, 50)):
         assert recovery(cluster(features.numpy(), 3, seed=0), truth) > 0.9
 
 
 def test_what_is_refused(model):
-    batches = Samples(ROWS, 2, 0).in_order()
+    batches = RaggedBatches(ROWS, 2, 0).in_order()
     for layer in (3, -4):
         with pytest.raises(ValueError, match=f"layer {layer}: expected one from 0, the embedding, to 2"):
             pooled(model, batches, layer)

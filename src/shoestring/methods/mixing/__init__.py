@@ -9,15 +9,5 @@ from shoestring.methods.mixing.skillit import SkillIt, Switches
 from shoestring.methods.mixing.usefulness import usefulness
 from shoestring.methods.mixing.weights import skill_weights
 
-__all__ = [
-    "Aioli",
-    "Graph",
-    "Mixture",
-    "SkillIt",
-    "Switches",
-    "cluster",
-    "learn_graph",
-    "recovery",
-    "skill_weights",
-    "usefulness",
-]
+__all__ = ["Aioli", "Graph", "Mixture", "SkillIt", "Switches", "cluster", "learn_graph"]
+__all__ += ["recovery", "skill_weights", "usefulness"]

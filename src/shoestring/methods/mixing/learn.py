@@ -150,11 +150,12 @@ def learn_graph(
 def agreed(edges: Tensor, signed: bool = False) -> tuple[Tensor, float]:
     """Mean edges where all seeds agree in sign, and the share of those among the edges that any seed saw.
 
-    edges (seeds, skills, evaluated). Below zero nothing is left, unless `signed`.
+    edges (seeds, skills, evaluated). Below zero nothing is left, unless `signed`. An edge that is the same in every
+    seed was not measured, but said by definition: it is not counted.
     """
     signs = edges.sign()
     same = (signs == signs[0]).all(0)
-    seen = (signs != 0).any(0)
+    seen = (signs != 0).any(0) & ((edges != edges[0]).any(0) | bool(len(edges) == 1))
     mean = torch.where(same, edges.mean(0), 0.0)
     share = float((same & seen).sum() / seen.sum()) if bool(seen.any()) else 1.0
     return (mean if signed else mean.clamp_min(0)), share

@@ -10,7 +10,7 @@ from shoestring.methods.mixing.samples import Pieces
 
 Style = Literal["short", "sentence"]
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-KINDS = ("read", "follow", "apply")
+KINDS = ("read", "value")
 
 
 def lego(clauses: int, depth: int, count: int, seed: int, style: Style = "short") -> list[Pieces]:
@@ -18,8 +18,8 @@ def lego(clauses: int, depth: int, count: int, seed: int, style: Style = "short"
 
     clauses  of each question: the root is a literal, every other variable its parent or its negation; shuffled
     depth    from 1, the root, to `clauses`: the skill
-    style    "short", a character a token for a byte tokenizer: "b!aa=1?b0"; or "sentence", in the words of the authors'
-             data, for a pre-trained model
+    style    "short", for a byte tokenizer, two characters a clause, a capital for a negation: "bAa1?b0" is b = not a,
+             a = 1, b? 0; or "sentence", in the words of the authors' data, for a pre-trained model
     No question comes twice within a call. Zhang et al. 2022 (LEGO); Chen et al. 2023, with letters in place of theirs.
     """
     if not 1 <= depth <= clauses <= len(LETTERS):
@@ -43,8 +43,8 @@ def lego(clauses: int, depth: int, count: int, seed: int, style: Style = "short"
 def look_up(clauses: int, kind: str, count: int, seed: int) -> list[Pieces]:
     """What a model must be able to do before it can learn LEGO from its answers: look things up.
 
-    kind  "read": what a variable is assigned, a letter or a literal. "follow": what the variable that it is assigned is
-          assigned. "apply": the value of a variable that is a literal or a negated literal. No chain is ever evaluated
+    kind  "read": what a variable is assigned, as it stands there. "value": the value of a variable where all are literals.
+          Nothing is ever negated or followed along a chain
     All variables of a context are asked for, in a shuffled order, in the short style. Ours: the base of the paper is a
     model pre-trained on text, which can do such things.
     """
@@ -64,8 +64,8 @@ def _chain(chance: np.random.Generator, clauses: int) -> tuple[list[str], np.nda
 
 
 def _short(names: list[str], negated: np.ndarray, literal: int, order: np.ndarray) -> str:
-    parts = [f"{names[0]}={literal}"]
-    parts += [f"{name}{'!' if flip else '='}{names[place]}" for place, (name, flip) in _rest(names, negated)]
+    parts = [f"{names[0]}{literal}"]
+    parts += [name + (names[place].upper() if flip else names[place]) for place, (name, flip) in _rest(names, negated)]
     return "".join(parts[place] for place in order)
 
 
@@ -82,16 +82,13 @@ def _rest(names: list[str], negated: np.ndarray) -> list[tuple[int, tuple[str, i
 
 def _looked_up(chance: np.random.Generator, clauses: int, kind: str) -> Pieces:
     names = [LETTERS[place] for place in chance.permutation(len(LETTERS))[:clauses]]
-    roots = chance.random(clauses) < {"read": 0.25, "follow": 0.15, "apply": 1.0}[kind]
+    roots = chance.random(clauses) < {"read": 0.25, "value": 1.0}[kind]
     roots[0] = True
     flips, literals = chance.integers(0, 2, clauses), chance.integers(0, 2, clauses)
-    given = [str(literals[i]) if roots[i] else names[i - 1] for i in range(clauses)]
-    beyond = [given[i] if roots[i] else given[i - 1] for i in range(clauses)]
-    values = [str(literals[i] ^ flips[i]) for i in range(clauses)]
-    answers = {"read": given, "follow": beyond, "apply": values}[kind]
-    mark = {"read": "#", "follow": "%", "apply": "?"}[kind]
-    context = "".join(f"{names[i]}{'!' if flips[i] else '='}{given[i]}" for i in chance.permutation(clauses))
-    asked: list[tuple[str, bool]] = [(context, False)]
+    parents = [names[i - 1].upper() if flips[i] else names[i - 1] for i in range(clauses)]
+    given = [str(literals[i]) if roots[i] else parents[i] for i in range(clauses)]
+    mark = {"read": "#", "value": "?"}[kind]
+    asked: list[tuple[str, bool]] = [("".join(names[i] + given[i] for i in chance.permutation(clauses)), False)]
     for i in chance.permutation(clauses):
-        asked += [(f"{mark}{names[i]}", False), (answers[i], True)]
+        asked += [(f"{mark}{names[i]}", False), (given[i], True)]
     return asked

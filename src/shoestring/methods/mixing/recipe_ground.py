@@ -167,7 +167,7 @@ def _preset(recipe: Recipe, tokenizer: Path, length: int, seed: int) -> PreTrain
     return presets.build(presets.configuration(recipe.model.name, size, longest, **recipe.model.changes), seed)
 
 
-_LOOKED_UP = 6  # characters of a clause and of its question, in what a base for LEGO looks up
+_LOOKED_UP = 5  # characters of a clause and of its question, in what a base for LEGO looks up
 
 
 def _batch(recipe: Recipe, tasked: Task, processes: int) -> Batch:

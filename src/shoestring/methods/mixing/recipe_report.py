@@ -230,10 +230,12 @@ def _pictures(whole: Mapping[str, Sequence[Outcome]]) -> Iterator[Scatter]:
             ]
             says = f"The share of each skill after each round of {title}, mean over seeds."
             if weights:
-                yield Scatter(title, "step", "weight", tuple(weights), says)
+                yield Scatter(title, "step", "weight", tuple(weights), says, joined=True)
         losses = [
             (skill, float(points[0]["step"]), fmean(point["loss"][skill] for point in points))
             for points in zip(*(outcome.points for outcome in outcomes), strict=True)
             for skill in points[0]["loss"]
         ]
-        yield Scatter(title, "step", "test loss by skill", tuple(losses), f"Test loss of each skill under {title}.")
+        yield Scatter(
+            title, "step", "test loss by skill", tuple(losses), f"Test loss of each skill under {title}.", joined=True
+        )

@@ -150,9 +150,6 @@ class RaggedBatches:
         return row
 
 
-Samples = RaggedBatches  # its old name, which tests/methods/mixing/test_embeddings.py still says
-
-
 def padded(rows: Sequence[NDArray[np.integer[Any]]]) -> Batch:
     """Rows of ids as `input_ids` and `labels`, each (B, longest) int64, filled at the right with 0 and -100."""
     width = max(len(row) for row in rows)
