@@ -284,3 +284,16 @@ def test_search_refuses_counts_that_measure_nothing(search, monkeypatch, capsys,
     with pytest.raises(SystemExit):
         search.main()
     assert f"{option} is 0: expected {least} or more" in capsys.readouterr().err
+
+
+def test_mixing_measures_the_stream_beside_its_peer(monkeypatch, tmp_path, capsys):
+    mixing, kept = script("mixing"), tmp_path / "mixing.json"
+    words = ["--rounds", "1", "--rows", "8", "--batches", "2", "--draws", "10", "--json", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["mixing.py", *words])
+    mixing.main()
+    record = json.loads(kept.read_text())
+    assert record.keys() >= {"benchmark", "command", "date", "commit", "machine", "rows"}
+    rows = {row["measured"]: row for row in record["rows"]}
+    assert rows["rows, ours"]["ours / it"] == rows["streams, ours"]["ours / it"] == 1.0
+    assert all(value > 0 for row in rows.values() for value in list(row.values())[1:])
+    assert "us to re-weigh 1000 skills" in capsys.readouterr().out

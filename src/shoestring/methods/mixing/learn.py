@@ -141,21 +141,28 @@ def learn_graph(
         if progress is not None:
             progress(done, len(jobs))
     found = [Found(plan, kept.of(seed)).edges(value) for seed in seeds]
-    edges, agreement = agreed(torch.stack(found), signed)
+    stacked = torch.stack(found)
+    edges, _ = agreed(stacked, signed)
+    _, agreement = agreed(torch.where(_by_definition(plan), 0.0, stacked))
     told = {"how": how, "value": value, "signed": signed, "seeds": list(seeds), "trainings": len(jobs), "of": identity}
     share = agreement if len(seeds) > 1 else None
     return Graph(plan.skills, plan.evaluated, edges, share, tokenizer, data, told)
 
 
+def _by_definition(plan: Plan) -> Tensor:
+    """(skills, evaluated) of bool: edges that are not measured."""
+    own = [[plan.how == "brute" and skill == name for name in plan.evaluated] for skill in plan.skills]
+    return torch.tensor(own)
+
+
 def agreed(edges: Tensor, signed: bool = False) -> tuple[Tensor, float]:
     """Mean edges where all seeds agree in sign, and the share of those among the edges that any seed saw.
 
-    edges (seeds, skills, evaluated). Below zero nothing is left, unless `signed`. An edge that is the same in every
-    seed was not measured, but said by definition: it is not counted.
+    edges (seeds, skills, evaluated). Below zero nothing is left, unless `signed`.
     """
     signs = edges.sign()
     same = (signs == signs[0]).all(0)
-    seen = (signs != 0).any(0) & ((edges != edges[0]).any(0) | bool(len(edges) == 1))
+    seen = (signs != 0).any(0)
     mean = torch.where(same, edges.mean(0), 0.0)
     share = float((same & seen).sum() / seen.sum()) if bool(seen.any()) else 1.0
     return (mean if signed else mean.clamp_min(0)), share

@@ -1,6 +1,6 @@
 r"""Samples a second from mixed sources: ours, and `datasets.interleave_datasets`. Ratios come last.
 
-    python benchmarks/mixing_stream.py --json results/benchmarks/mixing_stream.json
+    python benchmarks/mixing.py --json results/benchmarks/mixing.json
 
 Four Hugging Face data sets of the same made rows, 128 token ids each, mixed by the same weights into batches of 32.
 `rows` are data sets that are fetched by number, in torch's format, which is the fastest for the peer. `streams` are
@@ -12,7 +12,8 @@ rows in their order, or `shuffled`, as one would train on them; ours keeps to th
 rows. A ratio is the median over the rounds; so are the rates.
 
 Further: ours where weights change every tenth batch; microseconds a draw, and a change of weights, by the number of
-sources.
+sources; microseconds of re-weighing by a graph (`skill_weights`), and of a whole round of the hook `SkillIt` but for
+the measurement, by the number of skills.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,9 @@ from datasets import interleave_datasets
 from torch.utils.data import DataLoader
 
 from shoestring.evaluate.facts import gather
+from shoestring.methods.mixing import Graph, Mixture, SkillIt, skill_weights
 from shoestring.methods.mixing.draws import Draws
-from shoestring.methods.mixing.mixture import Mixture
+from shoestring.types import Run
 
 WEIGHTS = {"code": 0.1, "books": 0.2, "web": 0.3, "papers": 0.4}
 LENGTH, BATCH, SHARDS = 128, 32, 4
@@ -56,7 +58,7 @@ def main() -> None:
         parser.error(f"--rows is {arguments.rows}: expected {SHARDS} or more, one for each shard")
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
-    rows = [*rates(arguments), *draws(arguments)]
+    rows = [*rates(arguments), *draws(arguments), *reweighing(arguments)]
     show(rows)
     if arguments.json:
         keep(arguments.json, rows)
@@ -179,23 +181,61 @@ def draws(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     return found
 
 
+def reweighing(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Microseconds of new weights from a dense graph, and of the hook that sets them."""
+    found = []
+    for count in (10, 100, 1000):
+        numbers = np.random.default_rng(count)
+        names = [f"skill {number}" for number in range(count)]
+        edges = numbers.random((count, count)) * (numbers.random((count, count)) < 0.5) / count
+        graph = Graph.of(edges, names)
+        losses = dict(zip(names, numbers.random(count).tolist(), strict=True))
+        run = Run(torch.nn.Linear(1, 1), torch.optim.SGD([torch.zeros(1)]), iter(()))  # type: ignore[arg-type]
+        hook = SkillIt(Ignored(), graph, lambda _, losses=losses: losses, rate=0.5, round_steps=1, until=10**9)
+        hook.begin(run)
+        window = torch.rand(3, count, dtype=torch.float64)
+        alone, whole = [], []
+        for _ in range(max(20, arguments.rounds)):
+            run.step += 1
+            alone.append(seconds(lambda graph=graph, window=window: skill_weights(graph.edges, window, 0.5)))
+            whole.append(seconds(lambda hook=hook, run=run: hook(run)))
+        row = {"measured": f"re-weighing {count} skills", "rounds": len(alone)}
+        row["us/skill_weights"] = round(1e6 * statistics.median(alone), 1)
+        row["us/SkillIt"] = round(1e6 * statistics.median(whole), 1)
+        found.append(row)
+    return found
+
+
+class Ignored:
+    """A stream that is told weights and does nothing."""
+
+    def set_weights(self, weights: Mapping[str, float]) -> None: ...
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def show(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         print(", ".join(f"{key} {value}" for key, value in row.items()))
     of = {row["measured"]: row for row in rows}
+    plain, shuffled = (of[f"rows, interleave_datasets{more}"]["ours / it"] for more in ("", ", shuffled"))
+    few, many = (of[f"draws from {count}"]["us/draw"] for count in (10, 1000))
     print("\nratios")
     print(
-        f"ours: {of['rows, interleave_datasets']['ours / it']:.2f}x as fast as interleave_datasets from rows "
-        f"({of['rows, interleave_datasets, shuffled']['ours / it']:.2f}x where it is shuffled too), "
-        f"{of['streams, interleave_datasets']['ours / it']:.2f}x from streams; {of['draws from 10']['us/draw']} us a "
-        f"draw from 10 sources, {of['draws from 1000']['us/draw']} from 1000"
+        f"ours: {plain:.2f}x as fast as interleave_datasets from rows ({shuffled:.2f}x where it is shuffled too), "
+        f"{of['streams, interleave_datasets']['ours / it']:.2f}x from streams; {few} us a draw from 10 sources, {many} "
+        f"from 1000; {of['re-weighing 1000 skills']['us/SkillIt']} us to re-weigh 1000 skills"
     )
 
 
 def keep(file: Path, rows: list[dict[str, Any]]) -> None:
-    told = gather(" ".join(["python", "benchmarks/mixing_stream.py", *sys.argv[1:]]))
+    told = gather(" ".join(["python", "benchmarks/mixing.py", *sys.argv[1:]]))
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({"benchmark": "mixing_stream", **told, "rows": rows}, indent=1) + "\n")
+    file.write_text(json.dumps({"benchmark": "mixing", **told, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
