@@ -297,3 +297,16 @@ def test_mixing_measures_the_stream_beside_its_peer(monkeypatch, tmp_path, capsy
     assert rows["rows, ours"]["ours / it"] == rows["streams, ours"]["ours / it"] == 1.0
     assert all(value > 0 for row in rows.values() for value in list(row.values())[1:])
     assert "us to re-weigh 1000 skills" in capsys.readouterr().out
+
+
+def test_sorting_is_measured_against_what_is_known(monkeypatch, tmp_path, capsys):
+    sorting, kept = script("mixing_sort"), tmp_path / "sort.json"
+    monkeypatch.delenv("SHOESTRING_DATA", raising=False)
+    words = ["--seeds", "1", "--samples", "30", "--runs", "1", "--steps", "4", "--json", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["mixing_sort.py", *words])
+    sorting.main()
+    rows = json.loads(kept.read_text())["rows"]
+    assert {row["sorted"] for row in rows} == {"made"}
+    assert {"losses", "embeddings"} <= {row["by"] for row in rows}
+    assert all(0 < row["recovered %"] <= 100 for row in rows)
+    assert "recovered %" in capsys.readouterr().out

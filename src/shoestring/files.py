@@ -51,6 +51,8 @@ def begun_on(out: Path, data: Mapping[str, str]) -> None:
     data  fingerprints by name; kept in `out`/data.json where nothing has run yet
     """
     kept = out / "data.json"
+    if (out / "runs").exists() and not kept.exists():
+        raise ValueError(f"{out}: does not say what data it was begun on ({kept.name} is missing): give another --out")
     if kept.exists() and (out / "runs").exists():
         began = read_json(kept, "give another --out, or delete the folder")
         if not isinstance(began, dict):

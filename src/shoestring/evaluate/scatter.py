@@ -40,7 +40,7 @@ def cloud(panels: Sequence[Scatter], style: Look = WIDE) -> str:
         inside = [point for point in panel.points if low <= point[2] <= high]
         points = thinned(inside, most(panels))
         for label in _labels(panel):
-            turn, place = divmod(labels.index(label), len(style.methods))
+            turn, colour = divmod(labels.index(label), len(style.methods))
             course = sorted((x, y) for found, x, y in points if found == label)
             axes.plot(
                 [x for x, _ in course],
@@ -50,7 +50,7 @@ def cloud(panels: Sequence[Scatter], style: Look = WIDE) -> str:
                 marker="o",
                 markersize=3 if panel.joined else 4,
                 markeredgewidth=0,
-                color=style.methods[place],
+                color=style.methods[colour],
                 alpha=0.8 if panel.joined else 0.45,
                 label=label or None,
             )

@@ -211,3 +211,11 @@ def test_weights_are_put_in_the_order_of_the_names() -> None:
 def test_weights_that_are_none_are_refused(weights: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         checked(weights, ["a", "b"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("weight", [0.14, 0.28, 0.56, 0.07])
+def test_a_weight_that_is_lost_while_all_is_even_but_for_rounding(weight: float) -> None:
+    draws = Draws([weight, 1 - weight])
+    draws.take(100)
+    draws.set_weights([0.0, 1.0])
+    assert set(draws.take(50)) == {1}

@@ -57,7 +57,7 @@ def test_approximate_edges_are_how_far_each_training_lowers_each_loss() -> None:
     assert graph.edges.flatten().tolist() == pytest.approx([2, 1, 0, 0.5, 1, 0, 0, 0.1, 3])
     assert measure.asked == [("", 7), ("a", 7), ("b", 7), ("c", 7)]
     assert graph.agreement is None
-    assert graph.learned["trainings"] == 4
+    assert graph.learned["trainings"] == 3
 
 
 def test_signed_edges_stay_below_zero() -> None:

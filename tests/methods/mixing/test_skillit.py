@@ -150,7 +150,7 @@ def test_a_floor_holds_in_every_round() -> None:
 @pytest.mark.parametrize("evaluated", [NAMES, ("c", "a"), ("x", "y", "z", "w")])
 def test_the_same_skills_some_of_them_or_others(evaluated: tuple[str, ...]) -> None:
     edges = torch.rand(3, len(evaluated), generator=torch.Generator().manual_seed(1))
-    edges[0] = 3  # so that skills do not help alike
+    edges[0] = 1.2  # so that skills do not help alike
     run = at_start()
     hook = hooked(run, graph=Graph.of(edges, NAMES, evaluated), measured_every=None)
     hook.begin(run)
@@ -440,3 +440,14 @@ def test_alone_in_a_bare_loop() -> None:
             break
     assert mixture.weights == hook.weights
     assert mixture.counts()["x"] > mixture.counts()["y"]
+
+
+def test_a_single_skill_that_is_all_that_is_drawn_is_told_of_once() -> None:
+    run = at_start()
+    edges = torch.zeros(3, 3)
+    edges[0] = 30
+    hook = hooked(run, graph=Graph.of(edges, NAMES), measured_every=None, fall_back=False)
+    with pytest.warns(UserWarning, match=r"step 0: 1\.0000 of what is drawn is .*: lower the rate, or give a floor"):
+        hook.begin(run)
+    go(hook, run, 7)  # a second warning would be an error
+    assert len(hook.history) == 2

@@ -57,6 +57,7 @@ class Aioli:
     ema          of the law over rounds: share of the old one; the mixture is then made of that law alone, else it is
                  moved from round to round
     seed         of the order in which skills are tried
+    delay        steps until weights that are set take effect: that of a `Mixture` whose batches are made by workers
     `begin(run)` comes before the first step; it does nothing on a run that went on from a checkpoint.
 
     The steps of the estimate are steps of the run: no extra trainings, but measurements: 1 + sweeps * skills a round.
@@ -78,6 +79,7 @@ class Aioli:
         normalize: bool = True,
         ema: float | None = None,
         seed: int = 0,
+        delay: int = 0,
     ) -> None:
         count = len(skills)
         if count < 2 or min(sweeps, slice_steps, until) < 1 or not 1 / count < one_hot <= 1:
@@ -85,17 +87,17 @@ class Aioli:
                 f"{count} skills, sweeps={sweeps}, slice_steps={slice_steps}, until={until}, one_hot={one_hot}: "
                 f"expected two skills or more, one or more of each, and one_hot above {1 / max(count, 1):.3g} up to 1"
             )
-        trying = sweeps * count * slice_steps
+        trying = sweeps * count * slice_steps + delay
         if round_steps <= trying:
             raise ValueError(f"round_steps={round_steps}: expected more than the {trying} steps that estimating takes")
         if ema is not None and not 0 <= ema < 1:
             raise ValueError(f"ema is {ema}: expected from 0 to below 1")
-        if not math.isfinite(rate) or seed < 0:
-            raise ValueError(f"rate={rate}, seed={seed}: expected a finite rate, and a seed of 0 or more")
+        if not math.isfinite(rate) or min(seed, delay) < 0:
+            raise ValueError(f"rate={rate}, seed={seed}, delay={delay}: expected a finite rate, the others 0 or more")
         self.mixture, self.skills, self.evaluate = mixture, tuple(skills), evaluate
         self.rate, self.round_steps, self.until = rate, round_steps, until
         self.sweeps, self.slice_steps, self.one_hot = sweeps, slice_steps, one_hot
-        self.normalize, self.ema, self.seed = normalize, ema, seed
+        self.normalize, self.ema, self.seed, self.delay = normalize, ema, seed, delay
         self.losses = Losses(skills if evaluated is None else evaluated)
         self.history: list[tuple[int, dict[str, float]]] = []  # the mixtures that the law gave, by step
         self.laws: list[Tensor] = []
@@ -110,7 +112,8 @@ class Aioli:
             return
         if run.step % self.round_steps:
             raise ValueError(f"Aioli begins at step {run.step}: expected a multiple of round_steps={self.round_steps}")
-        self._start(run)
+        self._measure(run, -self.delay)
+        self._try(run.step, 0)
         self._begun = True
 
     def __call__(self, run: Run) -> None:
@@ -119,19 +122,8 @@ class Aioli:
         if run.step >= self.until:
             return
         place = run.step % self.round_steps
-        tries = self.sweeps * len(self.skills)
-        if place == 0:
-            self._start(run)
-        elif place % self.slice_steps == 0 and place // self.slice_steps <= tries:
-            tried = place // self.slice_steps - 1
-            before = self.losses.rows[-1]
-            after = self.losses.add(run.step, self.evaluate(run.model))
-            drop = torch.tensor(before, dtype=torch.float64) - torch.tensor(after, dtype=torch.float64)
-            self._drops[self._order(run.step)[tried]] += drop / self.sweeps
-            if tried + 1 < tries:
-                self._try(run.step, tried + 1)
-            else:
-                self._move(run.step)
+        self._measure(run, place - self.delay)
+        self._try(run.step, place)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -160,7 +152,7 @@ class Aioli:
         self._scores, self._drops = state["scores"].double(), state["drops"].double().clone()
 
     def _identity(self) -> dict[str, Any]:
-        names = ("rate", "round_steps", "sweeps", "slice_steps", "one_hot", "normalize", "ema", "seed")
+        names = ("rate", "round_steps", "sweeps", "slice_steps", "one_hot", "normalize", "ema", "seed", "delay")
         skills, evaluated = list(self.skills), list(self.losses.names)
         return {"skills": skills, "evaluated": evaluated, **{name: getattr(self, name) for name in names}}
 
@@ -171,13 +163,29 @@ class Aioli:
         sweeps = [np.argsort(raw.random_raw(len(self.skills)), kind="stable") for _ in range(self.sweeps)]
         return [int(place) for place in np.concatenate(sweeps)]
 
-    def _start(self, run: Run) -> None:
-        self._drops.zero_()
-        self.losses.add(run.step, self.evaluate(run.model))
-        self._try(run.step, 0)
+    def _measure(self, run: Run, since: int) -> None:
+        """Measure where a try has been in effect for its steps, `since` the first took effect; after the last, move."""
+        tried, within = divmod(since, self.slice_steps)
+        tries = self.sweeps * len(self.skills)
+        if within or not 0 <= tried <= tries:
+            return
+        after = torch.tensor(self.losses.add(run.step, self.evaluate(run.model)), dtype=torch.float64)
+        if tried:
+            drop = torch.tensor(self.losses.rows[-2], dtype=torch.float64) - after
+            self._drops[self._order(run.step)[tried - 1]] += drop / self.sweeps
+        if tried == tries:
+            self._move(run.step)
 
     def _try(self, step: int, place: int) -> None:
-        self._set(nearly_one_hot(len(self.skills), self._order(step)[place], self.one_hot))
+        """Set the mixture of the next try where it is due; after the last, while late, that of the round before."""
+        number, within = divmod(place, self.slice_steps)
+        tries = self.sweeps * len(self.skills)
+        if place == 0:
+            self._drops.zero_()
+        if not within and number < tries:
+            self._set(nearly_one_hot(len(self.skills), self._order(step)[number], self.one_hot))
+        elif not within and number == tries and self.delay:
+            self._set(torch.softmax(self._scores, 0))
 
     def _move(self, step: int) -> None:
         law = mixing_law(self._drops, self.one_hot)

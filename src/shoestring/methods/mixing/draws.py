@@ -22,8 +22,9 @@ def checked(weights: Mapping[str, float] | Sequence[float], names: Sequence[str]
     is not one within 1e-6: nothing is normalised in silence.
     """
     if isinstance(weights, Mapping):
+        known = set(names)
         unknown, missing = (
-            [name for name in weights if name not in names],
+            [name for name in weights if name not in known],
             [name for name in names if name not in weights],
         )
         if unknown or missing:
@@ -95,8 +96,10 @@ class Draws:
         self._weights = [weight / total for weight in given]  # within 1e-6: else the lags would drift in a long run
         owed = math.fsum(lag for lag, weight in zip(lags, self._weights, strict=True) if lag > 0 and not weight)
         if owed:
-            ahead = -math.fsum(lag for lag in lags if lag < 0)  # at least what is owed: all lags sum to zero
-            kept = max(0.0, 1 - owed / ahead)
+            ahead = -math.fsum(lag for lag in lags if lag < 0)
+            kept = (
+                1 - owed / ahead if ahead > owed else 0.0
+            )  # alike but for rounding where all that is ahead is forgiven
             lags = [
                 lag * kept if lag < 0 else lag if weight else 0.0
                 for lag, weight in zip(lags, self._weights, strict=True)

@@ -144,7 +144,14 @@ def learn_graph(
     stacked = torch.stack(found)
     edges, _ = agreed(stacked, signed)
     _, agreement = agreed(torch.where(_by_definition(plan), 0.0, stacked))
-    told = {"how": how, "value": value, "signed": signed, "seeds": list(seeds), "trainings": len(jobs), "of": identity}
+    told = {
+        "how": how,
+        "value": value,
+        "signed": signed,
+        "seeds": list(seeds),
+        "trainings": sum(bool(shares) for shares, _ in jobs),
+        "of": identity,
+    }
     share = agreement if len(seeds) > 1 else None
     return Graph(plan.skills, plan.evaluated, edges, share, tokenizer, data, told)
 

@@ -43,8 +43,8 @@ def lego(clauses: int, depth: int, count: int, seed: int, style: Style = "short"
 def look_up(clauses: int, kind: str, count: int, seed: int) -> list[Pieces]:
     """What a model must be able to do before it can learn LEGO from its answers: look things up.
 
-    kind  "read": what a variable is assigned, as it stands there. "value": the value of a variable where all are literals.
-          Nothing is ever negated or followed along a chain
+    kind  "read": what a variable is assigned, as it stands there. "value": the value of a variable where all are
+          literals. Nothing is ever negated or followed along a chain
     All variables of a context are asked for, in a shuffled order, in the short style. Ours: the base of the paper is a
     model pre-trained on text, which can do such things.
     """

@@ -31,7 +31,8 @@ class Mixture(IterableDataset[Any]):
     tokens_per_sample  by name (see `token_lengths`): weights are then shares of tokens
     collate            makes a batch of a list of samples
     rank, world        which process this is, of how many
-    delay              a change of weights takes effect so many batches after the one that is next (see `loader`)
+    delay              once it is read, a change of weights takes effect so many batches after the one that is next (see
+                       `loader`)
 
     While weights stand, every source's count keeps within one sample of its share of all samples, at each moment, over
     all processes (see `Draws`). All is a function of the seed, the sources and the history of weights: the same under
@@ -81,6 +82,7 @@ class Mixture(IterableDataset[Any]):
             else:
                 self._rows[number] = Rows(name, source, seed)  # type: ignore[arg-type]
         self._told: Told | None = None
+        self._read_from = False  # whether an iterator of this object has begun, so that batches may be in the making
         # set by workers that no `loader` tells of changes
         self._unheard = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
         self._reading = self._read(Course(self._lengths, shares, batch_size or world, seed, caps, tokens, world))
@@ -113,7 +115,7 @@ class Mixture(IterableDataset[Any]):
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """Draw by other weights from `delay` batches after the one that is next. Raises ValueError, see `checked`."""
         given = checked(weights, self.names)
-        at = self._here().batch + self.delay
+        at = self._here().batch + (self.delay if self._read_from else 0)
         self._reading.change(at, given)
         if self._told is not None:
             self._told.tell(at, given)
@@ -156,10 +158,12 @@ class Mixture(IterableDataset[Any]):
 
     def share(self, slots: int) -> None:
         """Tell changes of weights to the workers that are started next, which may be so many batches behind."""
+        self._read_from = True
         self._told = Told(slots, len(self.names))
 
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
+        self._read_from = True
         if worker is None:
             while True:
                 yield self._made(self._reading.take())

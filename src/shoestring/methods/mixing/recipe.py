@@ -12,15 +12,21 @@ from shoestring.cost import Ledger
 from shoestring.evaluate.scores import Report
 from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.recipe_arm import Arm, Outcome, export, follow
-from shoestring.methods.mixing.recipe_graph import GIVEN, IDENTITY, LEARNED, graphs
+from shoestring.methods.mixing.recipe_graph import GIVEN, IDENTITY, LEARNED, check, graphs
 from shoestring.methods.mixing.recipe_ground import Ground, prepare
 from shoestring.methods.mixing.recipe_report import Settings, report
-from shoestring.methods.mixing.recipe_schema import Recipe
+from shoestring.methods.mixing.recipe_schema import METHODS, Recipe
 from shoestring.train.side_by_side import Job, side_by_side
 
 __all__ = ["Recipe", "run"]
 
-GRAPH_OF = {"static": LEARNED, "skill-it": LEARNED, "skill-it given": GIVEN, "skill-it identity": IDENTITY}
+GRAPH_OF = {
+    "skill-stratified": LEARNED,
+    "static": LEARNED,
+    "skill-it": LEARNED,
+    "skill-it given": GIVEN,
+    "skill-it identity": IDENTITY,
+}
 
 
 def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Report:
@@ -32,11 +38,12 @@ def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Repo
     """
     with ledger.phase("prepare"):
         ground = prepare(recipe, len(recipe.samplers) * len(recipe.seeds), ledger, out)
+    check(recipe, ground.task())
     settings = Settings()
     settings.learning_rate = _learning_rate(ground, settings, ledger, out)
     settings.graph_cost = graphs(ground, settings.learning_rate, ledger, out)
     settings.rates = _rates(ground, settings, ledger, out)
-    first = next(name for name in recipe.samplers if name in (*GRAPH_OF, "aioli"))
+    first = next(name for name in recipe.samplers if name in METHODS)
     arms = [
         _arm(recipe, sampler, settings.learning_rate, seed, settings.rates.get(sampler), out, "")
         for sampler in recipe.samplers
@@ -86,7 +93,7 @@ def _rates(ground: Ground, settings: Settings, ledger: Ledger, out: Path) -> dic
     offered = {
         sampler: methods.aioli.rates if sampler == "aioli" else methods.skill_it.rates
         for sampler in recipe.samplers
-        if sampler in (*GRAPH_OF, "aioli")
+        if sampler in METHODS
     }
     arms = [
         _arm(recipe, sampler, settings.learning_rate, seed, rate, out, f"tuning/eta{rate:g}-")

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
 from shoestring import files, runtime
 from shoestring.cost import Cost, Ledger
@@ -121,7 +123,12 @@ def _start(ground: Ground, arm: Arm, ledger: Ledger, out: Path) -> tuple[Run, Sa
     model = ground.model(arm.seed).to(runtime.current().device)
     recipe, task = ground.recipe, ground.task()
     chosen = sampler(recipe, task, arm.sampler, arm.seed, ledger, model, graph, arm.rate, arm.shares)
-    return Run(model, optim.adamw(model, arm.learning_rate), chosen.batches), chosen
+    return Run(model, _adamw(ground, model, arm.learning_rate), chosen.batches), chosen
+
+
+def _adamw(ground: Ground, model: nn.Module, learning_rate: float) -> Optimizer:
+    chosen = ground.recipe.optimizer
+    return optim.adamw(model, learning_rate, chosen.weight_decay, chosen.betas)
 
 
 def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:

@@ -17,6 +17,9 @@ from shoestring.methods.mixing.learn import Plan, learn_graph
 from shoestring.methods.mixing.picture import draw
 from shoestring.methods.mixing.recipe_arm import Arm, Outcome, follow
 from shoestring.methods.mixing.recipe_ground import Ground
+from shoestring.methods.mixing.recipe_samplers import PREFETCH
+from shoestring.methods.mixing.recipe_schema import FOLLOWERS, Recipe
+from shoestring.methods.mixing.recipe_tasks import Task
 from shoestring.train.side_by_side import Job, side_by_side
 
 LEARNED, GIVEN, IDENTITY = "graph.json", "graph-given.json", "graph-identity.json"
@@ -34,7 +37,7 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
         _keep(_identity(task.skills, task.evaluated), out / IDENTITY)
     if "skill-it given" in recipe.samplers:
         _keep(_given(task.skills, task.evaluated, chosen.given), out / GIVEN)
-    if not {"static", "skill-it"} & set(recipe.samplers):
+    if not {*FOLLOWERS} & set(recipe.samplers):
         return Cost()
     plan = Plan(task.skills, task.evaluated, chosen.how)
     arms = [
@@ -70,6 +73,20 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
     )
     _keep(graph, out / LEARNED, out / "graph.svg")
     return cost
+
+
+def check(recipe: Recipe, task: Task) -> None:
+    """Refuse what would fail after others have been paid for: a graph that cannot be learned, edges that are not there,
+    rounds too short for Aioli's tries."""
+    Plan(task.skills, task.evaluated, recipe.methods.graph.how)
+    _given(task.skills, task.evaluated, recipe.methods.graph.given)
+    aioli, loaders = recipe.methods.aioli, recipe.compute.loaders
+    tries = aioli.sweeps * len(task.skills) * aioli.slice_steps + PREFETCH * loaders
+    if "aioli" in recipe.samplers and recipe.steps // aioli.rounds <= tries:
+        raise ValueError(
+            f"methods.aioli: rounds of {recipe.steps // aioli.rounds} steps, of which trying {len(task.skills)} skills "
+            f"takes {tries}: expected fewer rounds, or more steps"
+        )
 
 
 def _keep(graph: Graph, path: Path, picture: Path | None = None) -> None:

@@ -12,7 +12,7 @@ from shoestring import files, runtime
 from shoestring.cost import Ledger
 from shoestring.data import tokenizers
 from shoestring.methods.mixing.mixture import Mixture
-from shoestring.methods.mixing.recipe_schema import Recipe, Start
+from shoestring.methods.mixing.recipe_schema import Recipe
 from shoestring.methods.mixing.recipe_tasks import (
     Task,
     base_text,
@@ -21,6 +21,7 @@ from shoestring.methods.mixing.recipe_tasks import (
     task,
     tokenizer_texts,
 )
+from shoestring.methods.mixing.recipe_tasks_schema import Start
 from shoestring.methods.mixing.samples import Samples
 from shoestring.methods.mixing.windows import Windows
 from shoestring.models import presets, pretrained

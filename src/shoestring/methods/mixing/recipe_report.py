@@ -13,7 +13,7 @@ from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.recipe_arm import Outcome
 from shoestring.methods.mixing.recipe_ground import Ground
-from shoestring.methods.mixing.recipe_schema import LEARNED, TWINS
+from shoestring.methods.mixing.recipe_schema import FOLLOWERS, TWINS
 from shoestring.methods.mixing.usefulness import usefulness
 
 LOSS, DEV, ACCURACY, MIXING = "test loss", "dev loss", "accuracy", "mixing, of FLOPs"
@@ -55,12 +55,14 @@ def report(
     middle = _middle(whole["random"]) if task.answers and "random" in whole else None
     rows, points = [], []
     for sampler, outcomes in whole.items():
-        extra = settings.graph_cost if sampler in LEARNED else Cost()
+        extra = settings.graph_cost if sampler in FOLLOWERS else Cost()
         rows.append(_row(sampler, outcomes, extra, middle, task.answers))
         points += list(_points(sampler, outcomes, seeds, extra, task.answers))
     methods = [_title(sampler) for sampler in whole if sampler not in TWINS]
-    twins = [_title(TWIN), *([_title("random")] if "random" in whole else [])]
-    notes = [*_chosen(settings), *_graph(graph, settings), *_against(whole, middle, task.answers), *notes]
+    pairs = [Pair(method, _title(TWIN)) for method in methods]
+    headline = _title("skill-it") if "skill-it" in whole else methods[0]
+    pairs += [Pair(headline, _title("random"))] if "random" in whole else []
+    notes = [*_chosen(settings), *_graph(graph, settings, whole), *_against(whole, middle, task.answers), *notes]
     notes += [*_mixing(whole), *_repeats(whole)]
     notes.append("Samplers and choices see dev; scores, curves and savings are of test, which none of them saw.")
     metric = ACCURACY if task.answers else LOSS
@@ -74,7 +76,7 @@ def report(
         name,
         tuple(rows),
         tuple(points),
-        tuple(Pair(method, twin) for method in methods for twin in twins),
+        tuple(pairs),
         metric,
         tuple(notes),
         facts,
@@ -99,9 +101,13 @@ def _diverged(sampler: str, outcomes: Sequence[Outcome], notes: list[str]) -> bo
 
 
 def _middle(random: Sequence[Outcome]) -> int:
-    """The measured step at which a random draw's mean accuracy is nearest to halfway from its first to its last."""
-    steps = [point["step"] for point in random[0].points]
-    curve = [fmean(_mean(outcome.points[place]["accuracy"]) for outcome in random) for place in range(len(steps))]
+    """The measured step at which a random draw's mean accuracy is nearest to halfway from its first to its last.
+
+    The first is that of the first measurement after the start: at the start a model may not know what an answer is.
+    """
+    steps = [point["step"] for point in random[0].points[1:]]
+    places = range(1, len(random[0].points))
+    curve = [fmean(_mean(outcome.points[place]["accuracy"]) for outcome in random) for place in places]
     halfway = (curve[0] + curve[-1]) / 2
     return int(min(zip(steps, curve, strict=True), key=lambda point: abs(point[1] - halfway))[0])
 
@@ -146,12 +152,16 @@ def _chosen(settings: Settings) -> Iterator[str]:
     for what, tried in settings.tried.items():
         listed = ", ".join(f"{value:g}: {number(loss, 4)}" for value, loss in tried.items())
         yield f"Chosen by mean dev loss at other seeds, {what}: {min(tried, key=tried.__getitem__):g} ({listed})."
+    if any(what.startswith("eta") for what in settings.tried):
+        yield "The runs that eta and the learning rate were chosen by are in no row's cost."
     alone = {sampler: rate for sampler, rate in settings.rates.items() if f"eta of {sampler}" not in settings.tried}
     if alone:
         yield f"Not tuned: eta {', '.join(f'{rate:g} of {_title(sampler)}' for sampler, rate in alone.items())}."
 
 
-def _graph(graph: Graph | None, settings: Settings) -> Iterator[str]:
+def _graph(graph: Graph | None, settings: Settings, whole: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
+    if "skill-it given" in whole:
+        yield f"{_title('skill-it given')} carries no price of its graph, which was given."
     if graph is None:
         return
     found = usefulness(graph)
@@ -160,7 +170,7 @@ def _graph(graph: Graph | None, settings: Settings) -> Iterator[str]:
         yield "Measured all the same: by default the hook would have stayed stratified."
     cost = settings.graph_cost
     yield (
-        f"The graph took {graph.learned['trainings']} trainings, {number(cost.flops / 1e9)} GFLOP, "
+        f"The graph took {graph.learned['trainings']} short trainings, {number(cost.flops / 1e9)} GFLOP, "
         "which the rows that follow it carry whole."
     )
 

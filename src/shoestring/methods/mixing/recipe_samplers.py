@@ -20,8 +20,10 @@ from shoestring.methods.mixing.recipe_watch import MIX, Controls, forward_flops
 from shoestring.methods.mixing.rounds import by_name
 from shoestring.methods.mixing.skillit import SkillIt, Switches
 from shoestring.methods.mixing.trajectories import sample_losses
-from shoestring.methods.mixing.weights import by_size, first_weights
+from shoestring.methods.mixing.weights import by_size, first_weights, relevant
 from shoestring.types import Batch, Batches, Run
+
+PREFETCH = 2  # batches that each loader makes ahead
 
 
 class Reweigh(Protocol):
@@ -84,7 +86,7 @@ def sampler(
         return _paced(recipe, task, name, seed, ledger, model)
     still = _still(task, name, graph, rate, shares)
     mixture = _mixture(recipe, task, seed, still)
-    batches = mixture.loader(recipe.compute.loaders) if recipe.compute.loaders else mixture
+    batches = mixture.loader(recipe.compute.loaders, PREFETCH) if recipe.compute.loaders else mixture
     hook = Still(still) if still is not None else _moving(recipe, task, name, seed, ledger, model, mixture, graph, rate)
     return Sampler(batches, hook, mixture)
 
@@ -101,6 +103,10 @@ def _still(
         return {skill: 1 / len(task.skills) for skill in task.skills}
     if name == "target only":
         return {skill: (skill in task.evaluated) / len(task.evaluated) for skill in task.skills}
+    if name == "skill-stratified":
+        assert graph is not None
+        evaluated = [place for place, skill in enumerate(task.skills) if skill in task.evaluated]
+        return by_name(task.skills, relevant(graph.edges, evaluated))
     if name == "static":
         assert graph is not None
         assert rate is not None
@@ -121,10 +127,11 @@ def _moving(
 ) -> Reweigh:
     methods = recipe.methods
     measured = methods.aioli.measured if name == "aioli" else methods.skill_it.measured
-    evaluate = Controls(task, measured, ledger)
+    evaluate = Controls.of_dev(task, measured, ledger)
     if name == "skill-curriculum":
-        losses = evaluate(model)
-        order = {skill: losses.get(skill, 0.0) for skill in task.skills}
+        unseen = Controls.of_pools(task, measured, ledger)  # of skills that are trained on but not evaluated
+        losses = evaluate(model) | (unseen(model) if unseen.held_out else {})
+        order = {skill: losses[skill] for skill in task.skills}
         return Scheduled(mixture, skill_curriculum(order, recipe.steps, methods.curriculum.mixing))
     assert rate is not None
     if name == "aioli":
@@ -142,17 +149,20 @@ def _moving(
             one_hot=chosen.one_hot,
             ema=chosen.ema,
             seed=seed,
+            delay=mixture.delay,
         )
     assert graph is not None
     settings = methods.skill_it
+    round_steps = recipe.steps // settings.rounds
     return SkillIt(
         mixture,
         graph,
         evaluate,
         rate=rate,
-        round_steps=recipe.steps // settings.rounds,
+        round_steps=round_steps,
         until=recipe.steps,
         window=settings.window,
+        measured_every=round_steps // settings.measurements,
         fall_back=False,  # what the method does is measured; the report says what the graph is good for
         switches=Switches(normalize_loss=settings.normalize_loss),
     )
@@ -169,11 +179,14 @@ def _paced(recipe: Recipe, task: Task, name: str, seed: int, ledger: Ledger, mod
     drawn = iter(Mixture(task.pools, random, batch_size=recipe.batch, seed=seed))
     blocks: list[Batch] = [next(drawn) for _ in range(recipe.steps)]
     with ledger.phase(MIX), runtime.current().autocast():
-        ledger.charge(flops=sum(forward_flops(model, block) for block in blocks))
+        here = runtime.current()
+        ledger.charge(flops=here.processes * sum(forward_flops(model, block) for block in blocks))
         difficulty = sample_losses(model, blocks)
+    if here.processes > 1:  # the order is the first process's, to the last bit
+        difficulty = torch.tensor(here.sum(*(difficulty * (here.rank == 0)).tolist()), dtype=torch.float64)
     places = torch.argsort(difficulty, descending=name == "anti-curriculum", stable=True).tolist()
     samples = _Rows({key: torch.cat([block[key] for block in blocks]) for key in blocks[0]})
-    here, rounds = runtime.current(), recipe.methods.curriculum.rounds
+    rounds = recipe.methods.curriculum.rounds
     paced = Paced(samples, places, recipe.batch, recipe.steps, rounds, seed, here.rank, here.processes)
     return Sampler(paced, Still(random), None)
 

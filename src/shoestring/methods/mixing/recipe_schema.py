@@ -2,117 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from shoestring import config
+from shoestring.methods.mixing.recipe_tasks_schema import (
+    Addition,
+    Count,
+    Domains,
+    Lego,
+    Model,
+    Name,
+    Part,
+    Rate,
+    Start,
+)
 
-Count = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1)]
-TWINS = ("random", "stratified", "curriculum", "anti-curriculum", "skill-curriculum", "target only")
+TWINS = (
+    "random",
+    "stratified",
+    "skill-stratified",
+    "curriculum",
+    "anti-curriculum",
+    "skill-curriculum",
+    "target only",
+)
 METHODS = ("static", "skill-it", "skill-it given", "skill-it identity", "aioli")
 SAMPLERS = TWINS + METHODS
-LEARNED = ("static", "skill-it")  # those that need the learned graph
-
-
-class Lego(config.Recipe):
-    """Chains of assignments; the skill is the depth that is asked for, from 1 to `clauses`.
-
-    sizes      samples in the pool, by depth: the imbalance that a random draw follows
-    style      "short" for the byte tokenizer, "sentence" for a pre-trained model's
-    """
-
-    clauses: Annotated[int, Field(ge=2, le=26)] = 5
-    sizes: tuple[Count, ...]
-    style: Literal["short", "sentence"] = "short"
-
-    @model_validator(mode="after")
-    def _fits(self) -> Lego:
-        if len(self.sizes) != self.clauses:
-            raise ValueError(f"expected one of sizes for each of {self.clauses} clauses, got {len(self.sizes)}")
-        return self
-
-
-class Addition(config.Recipe):
-    """Sums; the skill is the digit that is asked for, from the ones on. sizes: samples in the pool, by digit."""
-
-    digits: Annotated[int, Field(ge=2, le=9)] = 3
-    sizes: tuple[Count, ...]
-    style: Literal["short", "sentence"] = "short"
-
-    @model_validator(mode="after")
-    def _fits(self) -> Addition:
-        if len(self.sizes) != self.digits:
-            raise ValueError(f"expected one of sizes for each of {self.digits} digits, got {len(self.sizes)}")
-        return self
-
-
-class Domains(config.Recipe):
-    """Kinds of text, each a skill.
-
-    text      one source whose documents name their domain ("python", a file or folder, hf:NAME); or
-    files     a source for each skill, by name. Where there is none of that name, it is looked for in the folder
-              SHOESTRING_DATA
-    only      these of them; null is all
-    target    skills that are evaluated (fine-tuning); null is all that are trained on
-    out_of_domain  whether the target is not trained on
-    cut       what is held out: whole "documents", a twentieth for dev and as much for test; or, where a skill has too
-              few of those, "stretches" of each skill's text, a tenth for each
-    length    tokens a window
-    """
-
-    text: Name | None = None
-    files: dict[Name, Name] = Field(default_factory=dict)
-    only: tuple[Name, ...] | None = None
-    target: tuple[Name, ...] | None = None
-    out_of_domain: bool = False
-    cut: Literal["documents", "stretches"] = "documents"
-    length: Count = 128
-
-    @model_validator(mode="after")
-    def _fits(self) -> Domains:
-        if (self.text is None) == (not self.files):
-            raise ValueError("expected either text or files")
-        if self.out_of_domain and self.target is None:
-            raise ValueError("expected a target that is not trained on, with out_of_domain")
-        return self
-
-
-class Model(config.Recipe):
-    """What is trained.
-
-    name       a preset's, or a folder or Hub name of a model to go on from, whose tokenizer is then taken
-    changes    of a preset's configuration, by the names of its own fields
-    tokenizer  "bytes", "bpe:SIZE" (trained on the skills' text), a folder or a Hub name
-    """
-
-    name: Name = "neox-tiny"
-    changes: dict[Name, Any] = Field(default_factory=dict)
-    tokenizer: Name = "bytes"
-
-
-class Start(config.Recipe):
-    """A model trained first, which every sampler goes on from.
-
-    look_up        on looking things up (for LEGO), or
-    text           on text: a source; windows as long as the task's
-    steps, batch, learning_rate   of that training
-    """
-
-    look_up: bool = False
-    text: Name | None = None
-    steps: Count
-    batch: Count = 64
-    learning_rate: Rate = 2e-3
-    seed: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _fits(self) -> Start:
-        if self.look_up == (self.text is not None):
-            raise ValueError("expected either look_up or text")
-        return self
+FOLLOWERS = ("static", "skill-it", "skill-stratified")  # of the learned graph
 
 
 class GraphOf(config.Recipe):
@@ -136,13 +54,14 @@ class SkillIt(config.Recipe):
     """Skill-It's settings.
 
     rates     eta, tried on dev, at the tuning seeds
-    rounds    of the run; `window` in measurements, one a round
+    rounds    of the run; `window` in measurements, of which there are `measurements` a round
     measured  samples or windows of dev, of each evaluated skill, that a measurement is of
     """
 
     rates: tuple[Rate, ...] = Field((0.5,), min_length=1)
     rounds: Count = 6
     window: Count = 3
+    measurements: Count = 1
     measured: Count
     normalize_loss: bool = False
 
@@ -191,6 +110,13 @@ class Compute(config.Recipe):
         return self
 
 
+class Optimizer(config.Recipe):
+    """AdamW's numbers, beside the learning rate."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    betas: tuple[Part, Part] = (0.9, 0.95)
+
+
 class Tuning(config.Recipe):
     """What is chosen on dev, at seeds that no row is of.
 
@@ -234,6 +160,7 @@ class Recipe(config.Recipe):
     evaluate_every: Count
     held_out: tuple[Count, Count]
     tuning: Tuning
+    optimizer: Optimizer = Optimizer()
     methods: Methods
     compute: Compute = Compute()
 
@@ -256,7 +183,7 @@ class Recipe(config.Recipe):
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
-        rounds = self.methods.skill_it.rounds, self.methods.aioli.rounds
+        rounds = self.methods.skill_it.rounds * self.methods.skill_it.measurements, self.methods.aioli.rounds
         if self.steps % self.evaluate_every or any(self.steps % count for count in rounds):
             raise ValueError(f"expected steps that evaluate_every and rounds {rounds} divide, got {self.steps}")
         if self.warmup_steps + 1 >= self.steps:
@@ -268,6 +195,9 @@ class Recipe(config.Recipe):
             )
         if self.batch % self.compute.processes:
             raise ValueError(f"expected batch that processes={self.compute.processes} divides, got {self.batch}")
+        read = () if self.domains is None else (self.domains.text, *self.domains.files.values())
+        if self.base is not None and self.base.text is not None and self.base.text in read:
+            raise ValueError(f"expected a base of other text than the skills', some of which is held out, got {read}")
         if "target only" in self.samplers and (self.domains is None or not self.targets):
             raise ValueError("expected domains with a target that is trained on, for the sampler 'target only'")
         if "skill-it given" in self.samplers and not self.methods.graph.given:

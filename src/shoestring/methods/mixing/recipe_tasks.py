@@ -14,7 +14,8 @@ from shoestring.data.splits import Split
 from shoestring.data.tokens import packed
 from shoestring.methods.mixing.addition import addition
 from shoestring.methods.mixing.lego import KINDS, lego, look_up
-from shoestring.methods.mixing.recipe_schema import Addition, Domains, Lego, Recipe
+from shoestring.methods.mixing.recipe_schema import Recipe
+from shoestring.methods.mixing.recipe_tasks_schema import Addition, Domains, Lego
 from shoestring.methods.mixing.samples import Pieces, Samples
 from shoestring.methods.mixing.windows import Windows
 from shoestring.types import Batch
@@ -60,16 +61,19 @@ def _made(told: str, tokenizer: Path) -> Task:
     if recipe.domains is not None:
         return _domains(recipe.domains, recipe.held_out, opened)
     if recipe.lego is not None:
-        return _questions(_lego(recipe.lego), recipe.lego.sizes, recipe.held_out, opened)
+        return _questions(_lego(recipe.lego), recipe.lego.sizes, recipe.held_out, opened, recipe.lego.whole)
     assert recipe.addition is not None
     return _questions(_addition(recipe.addition), recipe.addition.sizes, recipe.held_out, opened)
 
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:
     """What the task's data is told from others by: of text, its contents; what is generated is the recipe's own."""
-    read = {} if recipe.domains is None else dict.fromkeys(_sources(recipe.domains).values())
-    read |= {} if recipe.base is None or recipe.base.text is None else {found(recipe.base.text): None}
-    return {Path(source).name: corpora.fingerprint(source) for source in read}
+    read = (
+        {} if recipe.domains is None else {name or "text": source for name, source in _sources(recipe.domains).items()}
+    )
+    if recipe.base is not None and recipe.base.text is not None:
+        read["base"] = found(recipe.base.text)
+    return {name: f"{Path(source).name} {corpora.fingerprint(source)}" for name, source in read.items()}
 
 
 def tokenizer_texts(recipe: Recipe) -> Iterator[str]:
@@ -107,7 +111,11 @@ def _addition(chosen: Addition) -> tuple[tuple[str, ...], Make]:
 
 
 def _questions(
-    made: tuple[tuple[str, ...], Make], sizes: Sequence[int], held_out: tuple[int, int], tokenizer: Any
+    made: tuple[tuple[str, ...], Make],
+    sizes: Sequence[int],
+    held_out: tuple[int, int],
+    tokenizer: Any,
+    whole: bool = False,
 ) -> Task:
     """Pools by skill; what is held out is asked in no pool of any skill."""
     names, make = made
@@ -124,7 +132,7 @@ def _questions(
         split: {name: Samples(rows, tokenizer, length=length).batches(_ROWS) for name, rows in by_skill.items()}
         for split, by_skill in kept.items()
     }
-    drawn = {name: Samples(pool, tokenizer, length=length) for name, pool in pools.items()}
+    drawn = {name: Samples(pool, tokenizer, whole, length) for name, pool in pools.items()}
     return Task(names, names, drawn, held, length, True)
 
 
@@ -138,7 +146,9 @@ def _asked(sample: Pieces) -> str:
 
 def _domains(chosen: Domains, held_out: tuple[int, int], tokenizer: Any) -> Task:
     sources = _sources(chosen)
-    found = chosen.only or tuple(sources) if chosen.files else chosen.only or _named(next(iter(sources.values())))
+    found = (
+        chosen.only or tuple(sources) if chosen.files else chosen.only or _named(chosen, next(iter(sources.values())))
+    )
     for name in (*found, *(chosen.target or ())):
         if chosen.files and name not in sources:
             raise ValueError(f"domains: {name!r} is none of the files: expected {', '.join(sources)}")
@@ -164,9 +174,10 @@ def _domains(chosen: Domains, held_out: tuple[int, int], tokenizer: Any) -> Task
     return Task(skills, evaluated, pools, held, length, False)
 
 
-def _named(source: str) -> tuple[str, ...]:
+def _named(chosen: Domains, source: str) -> tuple[str, ...]:
     """The domains that a source's documents name."""
-    return tuple(sorted({document.domain for document in corpora.documents(source, "train")}))
+    documents = corpora.whole(source) if chosen.cut == "stretches" else corpora.documents(source, "train")
+    return tuple(sorted({document.domain for document in documents}))
 
 
 def _sources(chosen: Domains) -> dict[str, str]:

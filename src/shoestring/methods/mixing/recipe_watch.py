@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from shoestring import runtime
 from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate import lm
 from shoestring.methods.mixing.recipe_tasks import Task
 from shoestring.train.hooks import Log
+from shoestring.train.loop import DivergedError
 from shoestring.train.objectives import IGNORED
 from shoestring.types import Batch, Run
 
@@ -20,11 +22,17 @@ MIX = "mix"  # the phase of what a sampler measures: part of what it costs
 
 
 def losses(model: nn.Module, held_out: Mapping[str, Sequence[Batch]], ledger: Ledger) -> dict[str, float]:
-    """Held-out loss by skill, nats a target, its FLOPs charged under the open phase."""
-    found = {}
+    """Held-out loss by skill, nats a target, its FLOPs charged under the open phase: every process computes it.
+
+    Raises DivergedError where one is not finite.
+    """
+    found, here = {}, runtime.current()
     for name, batches in held_out.items():
-        ledger.charge(flops=sum(forward_flops(model, batch) for batch in batches))
-        found[name] = lm.loss(model, batches, autocast=runtime.current().autocast()).loss
+        ledger.charge(flops=here.processes * sum(forward_flops(model, batch) for batch in batches))
+        try:
+            found[name] = lm.loss(model, batches, autocast=here.autocast()).loss
+        except ValueError as error:
+            raise DivergedError(f"held-out {name}: {error}") from error
     return found
 
 
@@ -48,15 +56,35 @@ def own(ledger: Mapping[str, Mapping[str, float]]) -> Cost:
 
 
 class Controls:
-    """What a sampler is told: losses on `count` dev samples of each skill, booked as its own cost."""
+    """What a sampler is told: losses by skill, booked as its own cost."""
 
-    def __init__(self, task: Task, count: int, ledger: Ledger) -> None:
-        self.held_out = {name: [_spread(batches, count)] for name, batches in task.held_out["dev"].items()}
-        self.ledger = ledger
+    def __init__(self, held_out: Mapping[str, Sequence[Batch]], ledger: Ledger) -> None:
+        self.held_out, self.ledger = held_out, ledger
+
+    @classmethod
+    def of_dev(cls, task: Task, count: int, ledger: Ledger) -> Controls:
+        """On `count` dev samples of each evaluated skill."""
+        return cls({name: [_spread(batches, count)] for name, batches in task.held_out["dev"].items()}, ledger)
+
+    @classmethod
+    def of_pools(cls, task: Task, count: int, ledger: Ledger) -> Controls:
+        """On `count` samples to train on of each skill that is not evaluated, before any was trained on."""
+        found = {}
+        for name in task.skills:
+            if name not in task.evaluated:
+                pool = task.pools[name]
+                places = range(0, len(pool), max(1, len(pool) // count))
+                batch = default_collate([pool[place] for place in places][:count])
+                found[name] = [{"labels": batch["input_ids"], **batch}]
+        return cls(found, ledger)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         with self.ledger.phase(MIX):
-            return losses(model, self.held_out, self.ledger)
+            found = losses(model, self.held_out, self.ledger)
+        # those of the first process, to the last bit: processes whose weights part ways would draw some samples twice
+        here = runtime.current()
+        agreed = here.sum(*(value if here.rank == 0 else 0.0 for value in found.values()))
+        return dict(zip(found, agreed, strict=True))
 
 
 class Watch:

@@ -16,6 +16,8 @@ from shoestring.methods.mixing.usefulness import usefulness
 from shoestring.methods.mixing.weights import alike, first_weights, skill_weights, tempered
 from shoestring.types import Run
 
+ONE_HOT = 0.99  # a share above which a single skill is as good as all that is drawn
+
 
 @dataclass(frozen=True)
 class Switches:
@@ -104,7 +106,7 @@ class SkillIt:
         self.stratified = fall_back and not self.useful.useful
         if self.stratified:
             warnings.warn(self.useful.sentence, UserWarning, stacklevel=2)
-        self._begun = False
+        self._begun = self._said = False
 
     def begin(self, run: Run) -> None:
         """Set the weights of the first round; measure first where a switch needs the losses before training."""
@@ -194,7 +196,13 @@ class SkillIt:
         )
 
     def _set(self, step: int, weights: Tensor) -> None:
-        named = by_name(self.graph.skills, tempered(weights, self.floor) if self.floor else weights)
+        weights = tempered(weights, self.floor) if self.floor else weights
+        named = by_name(self.graph.skills, weights)
+        if len(named) > 1 and max(named.values()) > ONE_HOT and not self._said:
+            self._said = True
+            skill = max(named, key=named.__getitem__)
+            told = f"step {step}: {named[skill]:.4f} of what is drawn is {skill!r}"
+            warnings.warn(f"{told}: lower the rate, or give a floor", UserWarning, stacklevel=3)
         self.mixture.set_weights(named)
         self.history.append((step, named))
 
