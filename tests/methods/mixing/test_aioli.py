@@ -105,6 +105,31 @@ def test_the_planted_law_is_found() -> None:
         np.testing.assert_allclose(law.numpy(), 3 * LAW, atol=1e-12)
 
 
+class Late(World):
+    """The same, where weights that are set take effect some steps later, as of batches that workers make ahead."""
+
+    def __init__(self, delay: int, **changes: Any) -> None:
+        super().__init__(**changes)
+        self.delay = delay
+
+    def go(self, hook: Aioli, until: int) -> None:
+        while self.run.step < until:
+            due = [weights for step, weights in self.told if step + self.delay <= self.run.step]
+            self.train(due[-1] if due else [1 / len(self.names)] * len(self.names))
+            hook(self.run)
+
+
+@pytest.mark.parametrize("delay", [1, 2, 3, 4, 5])
+def test_the_planted_law_is_found_where_weights_take_effect_late(delay: int) -> None:
+    world = Late(delay)
+    hook = hooked(world, normalize=False, delay=delay, round_steps=30, until=90)
+    hook.begin(world.run)
+    world.go(hook, 90)
+    assert len(hook.laws) == 3
+    for law in hook.laws:
+        np.testing.assert_allclose(law.numpy(), 3 * LAW, atol=1e-12)
+
+
 def test_each_sweep_tries_all_in_an_order_of_its_own_that_the_seed_gives() -> None:
     def orders(seed: int) -> list[list[int]]:
         world = World(np.eye(5) * 0.01, tuple("abcde"))

@@ -45,7 +45,7 @@ def results(out: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_the_same_batches_and_weights_after_a_kill(processes: int, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     done = subprocess.run(command(whole, processes), capture_output=True, text=True, timeout=250, check=False)
