@@ -325,7 +325,7 @@ def test_the_state_of_another_is_refused(changes: dict[str, Any]) -> None:
     world = World()
     hook = hooked(world)
     hook.begin(world.run)
-    with pytest.raises(ValueError, match=r"the saved sampler has settings .* resume with the same"):
+    with pytest.raises(ValueError, match=r"the saved sampler has .*, this one .*: resume with the same"):
         hooked(world, **changes).load_state_dict(hook.state_dict())
 
 
@@ -417,3 +417,10 @@ def test_alone_in_a_bare_loop() -> None:
             break
     assert mixture.weights == hook.weights
     assert hook.weights["open"] > 0.7
+
+
+def test_a_mixture_whose_weights_take_effect_late_is_to_be_told_of() -> None:
+    mixture = Mixture({name: [torch.zeros(1)] for name in NAMES}, batch_size=1, delay=4)
+    hook = Aioli(mixture, NAMES, lambda model: dict.fromkeys(NAMES, 1.0), rate=1.0, round_steps=20, until=40)
+    with pytest.raises(ValueError, match=r"take effect after 4 batches: give Aioli delay=4"):
+        hook.begin(Run(nn.Linear(1, 1), None, mixture))  # type: ignore[arg-type]

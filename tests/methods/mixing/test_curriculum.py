@@ -266,5 +266,5 @@ def test_an_order_names_each_place_once() -> None:
 def test_the_place_of_another_stream_is_refused() -> None:
     kept = paced().state_dict()
     for changes in ({"batch": 8}, {"steps": 12}, {"rounds": 2}, {"seed": 1}, {"count": 13}):
-        with pytest.raises(ValueError, match=r"the saved sampler has stream .* resume with the same"):
+        with pytest.raises(ValueError, match=r"the saved sampler has .*, this one .*: resume with the same"):
             paced(**changes).load_state_dict(kept)

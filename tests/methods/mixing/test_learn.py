@@ -139,17 +139,25 @@ def test_agreement_is_that_of_loops(seeds: int, seed: int, signed: bool, steps: 
 
 
 def test_the_same_call_again_pays_nothing(tmp_path: Path) -> None:
-    first = learn_graph(Programmed(THREE, "abc"), "abc", how="brute", seeds=[0, 1], folder=tmp_path / "kept")
+    first = learn_graph(
+        Programmed(THREE, "abc"), "abc", how="brute", seeds=[0, 1], folder=tmp_path / "kept", identity="x"
+    )
     measure = Programmed({}, "abc")
     told: list[tuple[int, int]] = []
     again = learn_graph(
-        measure, "abc", how="brute", seeds=[0, 1], folder=tmp_path / "kept", progress=lambda *at: told.append(at)
+        measure,
+        "abc",
+        how="brute",
+        seeds=[0, 1],
+        folder=tmp_path / "kept",
+        identity="x",
+        progress=lambda *at: told.append(at),
     )
     assert torch.equal(again.edges, first.edges)
     assert measure.asked == told == []
     # other ways to read the same trainings, and more seeds, pay for what is new
     measure = Programmed(THREE, "abc")
-    learn_graph(measure, "abc", seeds=[0, 2], value="relative", folder=tmp_path / "kept")
+    learn_graph(measure, "abc", seeds=[0, 2], value="relative", folder=tmp_path / "kept", identity="x")
     assert measure.asked == [("", 2), ("a", 2), ("b", 2), ("c", 2)]
 
 
@@ -157,10 +165,12 @@ def test_interrupted_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     whole = learn_graph(Programmed(THREE, "abc"), "abc", how="brute", seeds=[0, 1])
     broken = Programmed(THREE, "abc", fail_at=9)
     with pytest.raises(RuntimeError, match="went down"):
-        learn_graph(broken, "abc", how="brute", seeds=[0, 1], folder=tmp_path)
+        learn_graph(broken, "abc", how="brute", seeds=[0, 1], folder=tmp_path, identity="x")
     rest = Programmed(THREE, "abc")
     told: list[tuple[int, int]] = []
-    graph = learn_graph(rest, "abc", how="brute", seeds=[0, 1], folder=tmp_path, progress=lambda *at: told.append(at))
+    graph = learn_graph(
+        rest, "abc", how="brute", seeds=[0, 1], folder=tmp_path, identity="x", progress=lambda *at: told.append(at)
+    )
     assert torch.equal(graph.edges, whole.edges)
     assert broken.asked + rest.asked == [(key, seed) for seed in (0, 1) for key in THREE]
     assert told == [(10, 14), (11, 14), (12, 14), (13, 14), (14, 14)]
@@ -186,28 +196,28 @@ def test_a_folder_of_other_trainings_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_torn_or_foreign_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
-    learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], folder=tmp_path)
+    learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], folder=tmp_path, identity="x")
     path = next(path for path in tmp_path.glob("*-seed0.json") if json.loads(path.read_text())["shares"] == {"a": 1})
     path.write_text(text)
     with pytest.raises(ValueError, match=said) as caught:
-        learn_graph(Programmed({}, "abc"), "abc", seeds=[0], folder=tmp_path)
+        learn_graph(Programmed({}, "abc"), "abc", seeds=[0], folder=tmp_path, identity="x")
     assert path.name in str(caught.value) or "training on a, seed 0" in str(caught.value)
     path.unlink()
     measure = Programmed(THREE, "abc")
-    learn_graph(measure, "abc", seeds=[0], folder=tmp_path)
+    learn_graph(measure, "abc", seeds=[0], folder=tmp_path, identity="x")
     assert measure.asked == [("a", 0)]
 
 
 def test_a_torn_mark_of_the_folder_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "of.json").write_text('{"identity')
     with pytest.raises(ValueError, match=r"of\.json: torn"):
-        learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], folder=tmp_path)
+        learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], folder=tmp_path, identity="x")
 
 
 def test_what_lacks_a_skill_is_measured_again(tmp_path: Path) -> None:
-    learn_graph(Programmed(THREE, "abc"), "abc", "ab", seeds=[0], folder=tmp_path)
+    learn_graph(Programmed(THREE, "abc"), "abc", "ab", seeds=[0], folder=tmp_path, identity="x")
     measure = Programmed(THREE, "abc")
-    graph = learn_graph(measure, "abc", "c", seeds=[0], folder=tmp_path)
+    graph = learn_graph(measure, "abc", "c", seeds=[0], folder=tmp_path, identity="x")
     assert len(measure.asked) == 4
     assert graph.edges.flatten().tolist() == [0, 0, 3]
 
@@ -222,7 +232,7 @@ def test_two_processes_find_the_same(tmp_path: Path) -> None:
         return {name: 2.0 - shares.get(name, 0.0) - 0.1 * len(shares) + 0.01 * seed for name in "ab"}
 
     alone = learn_graph(measure, "ab", how="brute", seeds=[0, 1])
-    together = learn_graph(measure, "ab", how="brute", seeds=[0, 1], workers=2, folder=tmp_path)
+    together = learn_graph(measure, "ab", how="brute", seeds=[0, 1], workers=2, folder=tmp_path, identity="x")
     assert torch.equal(alone.edges, together.edges)
     assert alone.agreement == together.agreement
     assert len(list(tmp_path.glob("*-seed*.json"))) == 8
@@ -271,7 +281,7 @@ def test_alone_with_a_bare_training_loop() -> None:
 )
 def test_losses_that_are_missing_or_not_finite_are_refused(tmp_path: Path, losses: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        learn_graph(lambda shares, seed: losses, "ab", seeds=[3], folder=tmp_path)
+        learn_graph(lambda shares, seed: losses, "ab", seeds=[3], folder=tmp_path, identity="x")
     assert list(tmp_path.glob("*-seed*.json")) == []
 
 
@@ -310,8 +320,14 @@ def test_wherever_it_stops_it_goes_on(tmp_path_factory: pytest.TempPathFactory, 
     jobs = 2 * len(Plan(tuple("abc"), tuple("abc"), how).mixtures())
     if stop < jobs:
         with pytest.raises(RuntimeError):
-            learn_graph(broken, "abc", how=how, seeds=[0, 1], folder=folder)
+            learn_graph(broken, "abc", how=how, seeds=[0, 1], folder=folder, identity="x")
     rest = Programmed(THREE, "abc")
-    graph = learn_graph(rest, "abc", how=how, seeds=[0, 1], folder=folder)
+    graph = learn_graph(rest, "abc", how=how, seeds=[0, 1], folder=folder, identity="x")
     assert len(broken.asked) + len(rest.asked) == jobs
     assert torch.equal(graph.edges, learn_graph(Programmed(THREE, "abc"), "abc", how=how, seeds=[0, 1]).edges)
+
+
+def test_what_a_folder_keeps_is_to_be_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"say with identity=\.\.\. what its trainings are of"):
+        learn_graph(Programmed({}, "ab"), "ab", seeds=[0], folder=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -206,3 +206,10 @@ def test_killed_and_resumed_equals_never_stopped(tmp_path: Path) -> None:
     assert on(kept[-1]["state"], 20) == whole[len(kept) :]
     _, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
+
+
+def test_single_samples_are_not_handed_to_several_workers() -> None:
+    sources = {"a": [torch.zeros(1)] * 8, "b": [torch.ones(1)] * 8}
+    loader = DataLoader(Mixture(sources, batch_size=None), batch_size=4, num_workers=2)
+    with pytest.raises(ValueError, match="single samples in 2 workers"):
+        next(iter(loader))

@@ -301,7 +301,7 @@ def test_the_state_of_another_is_refused(changes: dict[str, Any]) -> None:
     run = at_start()
     hook = hooked(run)
     hook.begin(run)
-    with pytest.raises(ValueError, match=r"the saved sampler has settings .* resume with the same"):
+    with pytest.raises(ValueError, match=r"the saved sampler has .*, this one .*: resume with the same"):
         hooked(run, **changes).load_state_dict(hook.state_dict())
     hooked(run, until=48).load_state_dict(hook.state_dict())  # a longer run may go on from it
 
@@ -322,7 +322,7 @@ def test_a_graph_that_tells_nothing_is_left_for_stratified_with_a_warning(edges:
     assert hook.evaluate.steps == []  # type: ignore[attr-defined]
     kept = hooked(run, graph=Graph.of(edges, NAMES), fall_back=False)
     kept.begin(run)
-    with pytest.raises(ValueError, match="the saved sampler has settings"):
+    with pytest.raises(ValueError, match="the saved sampler has stratified True, this one False"):
         kept.load_state_dict(hook.state_dict())
 
 

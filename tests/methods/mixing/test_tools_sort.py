@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from shoestring.data import tokenizers
 from shoestring.methods.mixing import clusters
 from shoestring.methods.mixing.documents import Sample
-from shoestring.methods.mixing.tools_sort import By, Found, Training, find, skills_table, sort, told
+from shoestring.methods.mixing.tools_sort import By, Found, Training, find, sort, told
+from shoestring.methods.mixing.tools_sorted import skills_table
 from shoestring.models import presets, pretrained
 
 LETTERS = "abcdefghijklmnop"

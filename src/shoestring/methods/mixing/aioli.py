@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shoestring.methods.mixing.mixture import Mixture
+from shoestring.methods.mixing.mixture_loader import Loader
 from shoestring.methods.mixing.rounds import Evaluate, Losses, Weighed, by_name, same
 from shoestring.types import Run
 
@@ -110,6 +112,11 @@ class Aioli:
         """Measure, and try the first skill."""
         if self._begun:
             return
+        if isinstance(self.mixture, Mixture | Loader) and self.mixture.delay != self.delay:
+            raise ValueError(
+                f"delay is {self.delay}, but weights of the mixture take effect after {self.mixture.delay} batches: "
+                f"give Aioli delay={self.mixture.delay}"
+            )
         if run.step % self.round_steps:
             raise ValueError(f"Aioli begins at step {run.step}: expected a multiple of round_steps={self.round_steps}")
         self._measure(run, -self.delay)

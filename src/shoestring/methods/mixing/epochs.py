@@ -10,6 +10,10 @@ from typing import Any
 from shoestring.methods.mixing.draws import Draws, checked
 
 
+class ExhaustedError(ValueError):
+    """Every source that has a weight gave as many epochs as it may: the stream ends."""
+
+
 class Course:
     """The one sequence that every process and every worker follows, each making its own part of it.
 
@@ -141,7 +145,8 @@ class Course:
         if any(map(any, state["read"].values())) and state["shards"] != shards:
             raise ValueError(
                 f"the saved streams were read by {state['shards']} shards (processes x workers), these by {shards}: "
-                "resume with the same; only sources with a length can be divided anew"
+                "resume with the same (make the loader first, then load its state); only sources with a length can be "
+                "divided anew"
             )
         self._draws.load_state_dict(state["draws"])
         self._find_ending()
@@ -178,7 +183,7 @@ class Course:
             return
         if sum(self._left(source) for source in weighed) < self.size:
             told = ", ".join(self.names[source] for source in weighed)
-            raise ValueError(
+            raise ExhaustedError(
                 f"all sources with a weight are exhausted after {self.drawn} samples: {told} do not fill another batch "
                 f"of {self.size} within their repeats: allow more, or end here"
             )

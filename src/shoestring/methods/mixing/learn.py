@@ -121,15 +121,13 @@ def learn_graph(
     value      of an edge: "gain", the nats gained; "relative", over the loss before; "constant", 0.5
     signed     whether edges below zero stay, as in the graphs that came with the paper; its text drops them
     folder     keeps each training's losses the moment it ends: the same call again goes on, and pays for nothing twice
-    identity   what the folder's trainings are of (base, data, budget): one begun on another is refused
+    identity   what the folder's trainings are of (base, data, budget): one begun on another is refused. Not to be left
+               out with a folder, unless `data` says it
     workers    processes; more than one, under `joblib.parallel_config`, are that backend's
     An edge is the mean over seeds where all agree in sign, and nothing where they do not. Raises ValueError where a
     loss is missing or not finite, and ModuleNotFoundError where joblib is needed and absent.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds are {list(seeds)}: expected one or more, each once")
-    if value not in ("gain", "relative", "constant"):
-        raise ValueError(f"value is {value!r}: expected 'gain', 'relative' or 'constant'")
+    _check(seeds, value, folder, identity or data)
     plan = Plan(tuple(skills), tuple(skills if evaluated is None else evaluated), how)
     jobs = [(shares, seed) for seed in seeds for shares in plan.mixtures()]
     kept = _Kept(folder, f"{identity} {data} {tokenizer}", plan)
@@ -154,6 +152,18 @@ def learn_graph(
     }
     share = agreement if len(seeds) > 1 else None
     return Graph(plan.skills, plan.evaluated, edges, share, tokenizer, data, told)
+
+
+def _check(seeds: Sequence[int], value: str, folder: Path | str | None, told: str) -> None:
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds are {list(seeds)}: expected one or more, each once")
+    if folder is not None and not told:
+        raise ValueError(
+            f"{folder}: say with identity=... what its trainings are of (model, budget, data): those that are kept are "
+            "taken for what measure would give"
+        )
+    if value not in ("gain", "relative", "constant"):
+        raise ValueError(f"value is {value!r}: expected 'gain', 'relative' or 'constant'")
 
 
 def _by_definition(plan: Plan) -> Tensor:

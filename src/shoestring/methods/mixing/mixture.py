@@ -27,7 +27,8 @@ class Mixture(IterableDataset[Any]):
                        `DataLoader` that makes batches itself; what is said of batches then holds of `world` samples
     seed               of the orders of rows, and of which source goes first where two are due alike
     repeats            most epochs of each source, or of those named. Then it is `exhausted`, and its share goes to the
-                       others in proportion; where no others are left, the stream ends with a ValueError
+                       others in proportion; where no others are left, the stream ends with an ExhaustedError, which
+                       is a ValueError
     tokens_per_sample  by name (see `token_lengths`): weights are then shares of tokens
     collate            makes a batch of a list of samples
     rank, world        which process this is, of how many
@@ -167,6 +168,11 @@ class Mixture(IterableDataset[Any]):
         if worker is None:
             while True:
                 yield self._made(self._reading.take())
+        if self._batch_size is None and worker.num_workers > 1:
+            raise ValueError(
+                f"single samples in {worker.num_workers} workers would make batches of what a single worker drew: use "
+                "one worker or none, or give the mixture a batch_size and use Mixture.loader(workers)"
+            )
         if self._told is None:
             self._unheard.fill_(True)
         course = self._reading.here().copy()

@@ -80,6 +80,11 @@ class Loader:
             self.mixture.skip()
             yield batch
 
+    @property
+    def delay(self) -> int:
+        """Batches until weights that are set take effect."""
+        return self.mixture.delay
+
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """See `Mixture.set_weights`."""
         self.mixture.set_weights(weights)

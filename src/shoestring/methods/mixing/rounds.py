@@ -51,5 +51,16 @@ def by_name(names: Sequence[str], weights: Tensor) -> dict[str, float]:
 
 def same(kind: str, saved: Any, mine: Any) -> None:
     """Refuse the saved state of a sampler that was another."""
-    if saved != mine:
-        raise ValueError(f"the saved sampler has {kind} {saved!r}, this one {mine!r}: resume with the same")
+    if saved == mine:
+        return
+    if isinstance(saved, dict) and isinstance(mine, dict):
+        apart = [name for name in {**saved, **mine} if saved.get(name) != mine.get(name)]
+        told = "; ".join(f"{name} {_short(saved.get(name))}, this one {_short(mine.get(name))}" for name in apart)
+    else:
+        told = f"{kind} {_short(saved)}, this one {_short(mine)}"
+    raise ValueError(f"the saved sampler has {told}: resume with the same")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

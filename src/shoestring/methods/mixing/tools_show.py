@@ -50,11 +50,15 @@ def show(
 
 def opened(path: Path, matrix: str | None) -> Graph:
     """A graph, or a bare matrix whose skills are numbered. Raises ValueError, naming the file, where it is neither."""
+    import numpy as np
+
     from shoestring.methods.mixing.graph import Graph
 
     if matrix is None and path.suffix != ".npy":
         return Graph.load(path)
     edges = _matrix(path, matrix)
+    if isinstance(edges, np.ndarray) and edges.ndim != 2:
+        raise ValueError(f"{path}: an array of {edges.ndim} dimensions: expected (skills, evaluated)")
     try:
         rows, columns = len(edges), len(edges[0])
         skills = [str(row) for row in range(1, rows + 1)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +14,6 @@ import typer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rich.table import Table
     from torch import nn
     from transformers import PreTrainedTokenizerFast
 
@@ -27,7 +25,7 @@ Progress = Callable[[int, int], None]
 KNOWN = ("domain", "skill", "task")
 BATCH, BUCKETS = 16, 4096
 NEW_RATE, TRAINED_RATE = 1e-3, 5e-5  # the second is the paper's
-SHOWN, LETTERS = 2, 60  # samples of a skill in the table, and letters of each
+SHOWN = 2  # samples of a skill in the table
 
 
 class By(StrEnum):
@@ -72,6 +70,7 @@ def sort(
 
     from shoestring import files
     from shoestring.methods.mixing.documents import read
+    from shoestring.methods.mixing.tools_sorted import recovered_table, skills_table
 
     training = Training(model, tokenizer, length, runs, steps, checkpoints, learning_rate, seed)
     training.check()
@@ -205,7 +204,9 @@ def find(
     from shoestring.methods.mixing import clusters
 
     if len(samples) < skills:
-        raise ValueError(f"--skills {skills} of {len(samples)} samples: ask for fewer, or give more samples")
+        raise ValueError(
+            f"--skills {skills} of {len(samples)} samples: ask for fewer, or give more (in a .txt: paragraphs)"
+        )
     clusters.needed()
     features = training.features([sample.text for sample in samples], [by] if truth is None else list(By), progress)
     labels = clusters.cluster(features[by], skills, training.seed)
@@ -234,58 +235,6 @@ def told(samples: Sequence[Sample], known: str | None) -> Truth | None:
         )
     domains = [sample.domain for sample in samples]
     return Truth("file", domains) if len(set(domains)) > 1 else None
-
-
-def skills_table(samples: Sequence[Sample], found: Found, truth: Truth | None) -> Table:
-    """A row a skill: how many samples, which true skill is most of it, and those nearest to its middle."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for name in ("skill", "samples"):
-        drawn.add_column(name, justify="right")
-    if truth is not None:
-        drawn.add_column(f"most of {truth.field}")
-    drawn.add_column("typical")
-    for skill, nearest in enumerate(found.typical):
-        members = [place for place, one in enumerate(found.skills) if one == skill]
-        row = [str(skill), f"{len(members):,}"]
-        if truth is not None:
-            value, count = Counter(truth.values[place] for place in members).most_common(1)[0]
-            row.append(f"{value} {count / len(members):.0%}")
-        row.append("\n".join(_short(samples[place].text) for place in nearest))
-        drawn.add_row(*map(Text, row))
-    return drawn
-
-
-def recovered_table(found: Found, truth: Truth, by: By) -> Table:
-    """A row a way: the share of samples it puts right, beside what its groups give in 100 shuffles."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    title = f"Compared with {truth.field}, of {len(set(truth.values))} values, which was not used to sort"
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    drawn.title_justify = drawn.caption_justify = "left"
-    drawn.add_column("by")
-    for name in ("recovered", "shuffled", "at most", "adjusted Rand"):
-        drawn.add_column(name, justify="right")
-    for way, one in found.recovered.items():
-        name = f"{way} (written)" if way is by else way
-        if isinstance(one, str):
-            drawn.add_row(name, *"––––")
-            drawn.caption = Text(f"{way}: {one}")
-        else:
-            shares = (one.share, *one.chance)
-            drawn.add_row(name, *(f"{share:.1%}" for share in shares), f"{one.adjusted_rand:.3f}")
-    return drawn
-
-
-def _short(text: str) -> str:
-    """The first letters on one line; what would steer a terminal is left out."""
-    line = " ".join(text[: 4 * LETTERS].split())
-    return "".join(letter for letter in line if letter.isprintable())[:LETTERS]
 
 
 def _check_out(out: Path, data: Path) -> None:

@@ -22,7 +22,8 @@ def weights(
     ],
     rate: Annotated[float, typer.Option(min=0, help="How sharply to prefer: eta.")] = 0.5,
     floor: Annotated[float, typer.Option(min=0, max=1, help="The least weight of any skill.")] = 0.0,
-    mean: Annotated[bool, typer.Option("--mean", help="Average over the list of losses instead of summing.")] = False,
+    window: Annotated[int, typer.Option(min=1, help="So many of the latest measurements are looked back on.")] = 3,
+    mean: Annotated[bool, typer.Option("--mean", help="Average over the window instead of summing.")] = False,
     normalize: Annotated[
         Path | None, typer.Option(help="JSON of the losses before training, which each loss is divided by.")
     ] = None,
@@ -43,18 +44,18 @@ def weights(
     found = Graph.load(graph, tokenizer="" if tokenizer is None else fingerprint(tokenizer))
     if tokenizer is not None and not found.tokenizer:
         typer.echo(f"warning: {graph} does not say of which tokenizer it is: nothing was compared", err=True)
-    window = read(losses, found.evaluated)
+    latest_losses = read(losses, found.evaluated)[-window:]
     first = None if normalize is None else _first(normalize, found)
     verdict = usefulness(found)
-    given = skill_weights(found.edges, _tensor(window), rate, mean=mean, normalize_loss=first)
-    title = f"weights at --rate {rate:g}, of {len(window)} measurement{'s' * (len(window) > 1)}"
+    given = skill_weights(found.edges, _tensor(latest_losses), rate, mean=mean, normalize_loss=first)
+    title = f"weights at --rate {rate:g}, of {len(latest_losses)} measurement{'s' * (len(latest_losses) > 1)}"
     if not verdict.useful:
         given = given if anyway else alike(len(found.skills))
         said = f"{verdict.sentence.split(';')[0]}; followed --anyway" if anyway else f"{verdict.sentence} (or --anyway)"
         typer.echo(f"warning: {said}", err=True)
         title = title if anyway else "weights: all alike"
     named = by_name(found.skills, tempered(given, floor) if floor else given)
-    latest = dict(zip(found.evaluated, window[-1], strict=True))
+    latest = dict(zip(found.evaluated, latest_losses[-1], strict=True))
     Console(stderr=True).print(weights_table(named, {"latest loss": latest}, title))
     typer.echo(json.dumps(named))
 
