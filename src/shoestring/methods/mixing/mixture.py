@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from shoestring.methods.mixing.epochs import Course
 from shoestring.methods.mixing.mixture_loader import Loader, Told
 from shoestring.methods.mixing.mixture_reading import Reading
 from shoestring.methods.mixing.sources import Marked, Rows, Source, length
+
+REMEMBERED = 1000  # changes of weights, for `Mixture.state_after`
 
 
 class Mixture(IterableDataset[Any]):
@@ -83,6 +86,7 @@ class Mixture(IterableDataset[Any]):
             else:
                 self._rows[number] = Rows(name, source, seed)  # type: ignore[arg-type]
         self._told: Told | None = None
+        self._set: deque[tuple[int, list[float]]] = deque(maxlen=REMEMBERED)  # by the batch they take effect at
         self._read_from = False  # whether an iterator of this object has begun, so that batches may be in the making
         # set by workers that no `loader` tells of changes
         self._unheard = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
@@ -118,11 +122,30 @@ class Mixture(IterableDataset[Any]):
         given = checked(weights, self.names)
         at = self._here().batch + (self.delay if self._read_from else 0)
         self._reading.change(at, given)
+        self._set.append((at, given))
         if self._told is not None:
             self._told.tell(at, given)
 
     def state_dict(self) -> dict[str, Any]:
         return {**self._here().state_dict(), "identity": self._identity}
+
+    def state_after(self, batches: int, since: Mapping[str, Any]) -> dict[str, Any]:
+        """The state after so many batches, of which some were read ahead since: with all weights that were set since.
+
+        since  what `state_dict` gave after fewer batches, at most 1,000 changes of weights ago
+        For a loader of somebody else's that reads ahead, so that `state_dict` tells of batches nobody was given yet.
+        Raises ValueError where there were not so many.
+        """
+        course = self._here().copy()
+        course.load_state_dict(since)
+        if not course.batch <= batches <= self.batches:
+            raise ValueError(f"the state after {batches} batches: expected from {course.batch} to {self.batches}")
+        for at, weights in self._set:
+            if at >= course.batch:
+                course.change(at, weights)
+        while course.batch < batches:
+            course.advance()
+        return {**course.state_dict(), "identity": self._identity}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another stopped; ValueError where it was another, or read streams by other numbers of workers."""
