@@ -46,7 +46,8 @@ def trained(folder: Path, until: int, accumulate: int = 1, resume: bool = False,
 
     args = TrainingArguments(
         output_dir=str(folder), max_steps=until, save_steps=1, per_device_train_batch_size=4, report_to=[],
-        use_cpu=True, gradient_accumulation_steps=accumulate, disable_tqdm=True, remove_unused_columns=False, logging_strategy="no",
+        use_cpu=True, gradient_accumulation_steps=accumulate, disable_tqdm=True, remove_unused_columns=False,
+        logging_strategy="no",
         **{"ignore_data_skip": True} | changes,
     )  # fmt: skip
     model = presets.build(presets.configuration("neox-tiny", 16, 8), 0)

@@ -21,8 +21,8 @@ class MixtureCallback(TrainerCallback):  # type: ignore[misc]
         trainer = Trainer(model, args, train_dataset=mixture, callbacks=[MixtureCallback(mixture), ...])
 
     Before all callbacks that set weights. `TrainingArguments` are to have `ignore_data_skip=True`, since the mixture
-    goes on by itself, `max_steps`, no loader's workers, and one process. The Trainer reads one batch ahead: weights that
-    are set after a step hold from the step after the next, also in a run that is resumed.
+    goes on by itself, `max_steps`, no loader's workers, and one process. The Trainer reads one batch ahead: weights
+    that are set after a step hold from the step after the next, also in a run that is resumed.
     Raises ValueError where a run cannot go on exactly: other arguments, no place in the checkpoint, or another mixture.
     """
 
