@@ -12,8 +12,8 @@ rows in their order, or `shuffled`, as one would train on them; ours keeps to th
 rows. A ratio is the median over the rounds; so are the rates.
 
 Further: ours where weights change every tenth batch; microseconds a draw, and a change of weights, by the number of
-sources; microseconds of re-weighing by a graph (`skill_weights`), and of a whole round of the hook `SkillIt` but for
-the measurement, by the number of skills.
+sources; microseconds of re-weighing by a graph (`skill_weights`), of a whole round of the hook `SkillIt` on a mixture,
+but for the measurement, and what the next batch takes more than others, by the number of skills.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ def draws(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def reweighing(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Microseconds of new weights from a dense graph, and of the hook that sets them."""
+    """Microseconds of new weights from a graph, of the hook that sets them, and of the draw that is planned anew."""
     found = []
     for count in (10, 100, 1000):
         numbers = np.random.default_rng(count)
@@ -191,25 +191,24 @@ def reweighing(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         graph = Graph.of(edges, names)
         losses = dict(zip(names, numbers.random(count).tolist(), strict=True))
         run = Run(torch.nn.Linear(1, 1), torch.optim.SGD([torch.zeros(1)]), iter(()))  # type: ignore[arg-type]
-        hook = SkillIt(Ignored(), graph, lambda _, losses=losses: losses, rate=0.5, round_steps=1, until=10**9)
+        mixture = Mixture({name: [torch.zeros(1)] * 4 for name in names}, batch_size=BATCH)
+        batches = iter(mixture)
+        hook = SkillIt(mixture, graph, lambda _, losses=losses: losses, rate=0.5, round_steps=1, until=10**9)
         hook.begin(run)
         window = torch.rand(3, count, dtype=torch.float64)
-        alone, whole = [], []
+        alone, whole, after, still = [], [], [], []
         for _ in range(max(20, arguments.rounds)):
             run.step += 1
             alone.append(seconds(lambda graph=graph, window=window: skill_weights(graph.edges, window, 0.5)))
+            still.append(seconds(lambda batches=batches: next(batches)))
             whole.append(seconds(lambda hook=hook, run=run: hook(run)))
+            after.append(seconds(lambda batches=batches: next(batches)))
         row = {"measured": f"re-weighing {count} skills", "rounds": len(alone)}
         row["us/skill_weights"] = round(1e6 * statistics.median(alone), 1)
         row["us/SkillIt"] = round(1e6 * statistics.median(whole), 1)
+        row["us more for the next batch"] = round(1e6 * (statistics.median(after) - statistics.median(still)), 1)
         found.append(row)
     return found
-
-
-class Ignored:
-    """A stream that is told weights and does nothing."""
-
-    def set_weights(self, weights: Mapping[str, float]) -> None: ...
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -90,7 +90,10 @@ class Draws:
 
     def set_weights(self, weights: Sequence[float]) -> None:
         """Go on with other weights. Raises ValueError where they are none, see `checked`."""
-        given = checked(weights, self._names)
+        self.follow(checked(weights, self._names))
+
+    def follow(self, given: Sequence[float]) -> None:
+        """The same, of weights that were checked."""
         total = math.fsum(given)
         lags = self.lags
         self._weights = [weight / total for weight in given]  # within 1e-6: else the lags would drift in a long run
@@ -154,16 +157,15 @@ class Draws:
 
     def _queue(self) -> None:
         """Two heaps of (when, rank, source): who waits, by when it may be drawn; who is ready, by when it must be."""
-        self._waiting: list[tuple[float, int, int]] = []
+        each = zip(self._taken, self._lags, self._weights, self._ranks, strict=True)
+        # a source is released when its target is above its count
+        self._waiting = [
+            ((taken - lag + SLACK) / weight, rank, source)
+            for source, (taken, lag, weight, rank) in enumerate(each)
+            if weight
+        ]
         self._ready: list[tuple[float, int, int]] = []
-        for source, weight in enumerate(self._weights):
-            if weight:
-                self._waiting.append((self._release(source), self._ranks[source], source))
         heapify(self._waiting)
-
-    def _release(self, source: int) -> float:
-        """The time at which the target of a source is above its count."""
-        return (self._taken[source] - self._lags[source] + SLACK) / self._weights[source]
 
     def _run(self, count: int, drawn: list[int]) -> None:
         waiting, ready, taken, lags, weights = self._waiting, self._ready, self._taken, self._lags, self._weights

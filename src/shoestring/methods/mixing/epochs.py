@@ -39,6 +39,7 @@ class Course:
     ) -> None:
         self.names, self.size, self.world, self.workers = list(lengths), size, world, 1
         self._tokens = [1.0] * len(self.names) if tokens is None else list(tokens)
+        self._by_tokens = tokens is not None
         self._caps = [(caps or {}).get(name) for name in self.names]
         self._capped = [source for source, cap in enumerate(self._caps) if cap is not None]
         self._weights, self._changes = list(weights), dict[int, list[float]]()
@@ -189,7 +190,7 @@ class Course:
             )
 
     def _weigh(self) -> None:
-        self._draws.set_weights(self._shares())
+        self._draws.follow(self._shares())
         self._find_ending()
 
     def _find_ending(self) -> None:
@@ -199,6 +200,8 @@ class Course:
 
     def _shares(self) -> list[float]:
         """Of samples: the weights by tokens, of what is not exhausted."""
+        if not self._capped and not self._by_tokens:
+            return self._weights
         parts = [
             weight / tokens if self._open(source) else 0.0
             for source, (weight, tokens) in enumerate(zip(self._weights, self._tokens, strict=True))
