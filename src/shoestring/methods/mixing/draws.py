@@ -39,15 +39,16 @@ def checked(weights: Mapping[str, float] | Sequence[float], names: Sequence[str]
         if len(weights) != len(names):
             raise ValueError(f"there are {len(weights)} weights for {len(names)} sources: give one a source")
         given = {name: float(weight) for name, weight in zip(names, weights, strict=True)}
-    for name, weight in given.items():
-        if not (math.isfinite(weight) and weight >= 0):
-            raise ValueError(f"the weight of {name!r} is {weight}: expected a number from 0 to 1")
-    total = math.fsum(given.values())
+    values = list(given.values())
+    if not all(map(math.isfinite, values)) or min(values) < 0:
+        name = next(name for name, weight in given.items() if not (math.isfinite(weight) and weight >= 0))
+        raise ValueError(f"the weight of {name!r} is {given[name]}: expected a number from 0 to 1")
+    total = math.fsum(values)
     if total == 0:
         raise ValueError(f"all weights are zero ({', '.join(names)}): give at least one source a weight")
     if abs(total - 1) > APART:
         raise ValueError(f"the weights sum to {total:.9g}: expected 1; divide each by their sum")
-    return list(given.values())
+    return values
 
 
 class Draws:

@@ -26,18 +26,17 @@ class Losses:
 
     def add(self, step: int, losses: Mapping[str, float]) -> list[float]:
         """Take a measurement. Raises ValueError where a skill has no loss, or one that is not finite."""
-        row = []
-        for name in self.names:
-            if name not in losses:
-                known = ", ".join(losses) or "none"
-                raise ValueError(f"step {step}: the skill {name!r} was not evaluated; it gave losses of {known}")
-            value = float(losses[name])
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"step {step}: the loss of {name!r} is {value}: the weights stay as they are; "
-                    "lower the learning rate, or look at what it is evaluated on"
-                )
-            row.append(value)
+        missing = next((name for name in self.names if name not in losses), None)
+        if missing is not None:
+            known = ", ".join(losses) or "none"
+            raise ValueError(f"step {step}: the skill {missing!r} was not evaluated; it gave losses of {known}")
+        row = [float(losses[name]) for name in self.names]
+        if not all(map(math.isfinite, row)):
+            name, value = next(pair for pair in zip(self.names, row, strict=True) if not math.isfinite(pair[1]))
+            raise ValueError(
+                f"step {step}: the loss of {name!r} is {value}: the weights stay as they are; "
+                "lower the learning rate, or look at what it is evaluated on"
+            )
         self.rows.append(row)
         return row
 

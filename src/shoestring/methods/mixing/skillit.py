@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -186,7 +187,7 @@ class SkillIt:
         first = None if self.first is None else torch.tensor(self.first, dtype=torch.float64)
         return skill_weights(
             self.edges,
-            torch.tensor(rows[-self.window :], dtype=torch.float64),
+            torch.from_numpy(np.array(rows[-self.window :])),
             self.rate,
             mean=switches.mean,
             normalize_loss=first if switches.normalize_loss else None,
