@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from shoestring.evaluate.lm import evaluating
+from shoestring.models.modes import evaluating
 from shoestring.runtime import unwrap
 
 if TYPE_CHECKING:

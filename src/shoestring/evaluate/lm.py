@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from shoestring.models.modes import evaluating
 from shoestring.train.objectives import IGNORED
 
 if TYPE_CHECKING:
@@ -79,16 +80,3 @@ def _summed_nats(logits: Tensor, labels: Tensor) -> float:
         for some, wanted in zip(torch.split(flat, rows), torch.split(targets, rows), strict=True)
     ]
     return float(torch.cat(nats).cpu().double().sum())
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; after it every module is in the mode it was in, also those frozen apart."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training

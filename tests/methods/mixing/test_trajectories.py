@@ -13,8 +13,9 @@ from torch import nn
 
 from shoestring.methods.mixing.clusters import cluster, recovery
 from shoestring.methods.mixing.embeddings import token_counts
-from shoestring.methods.mixing.trajectories import RaggedBatches, Trajectories, evaluating, padded, sample_losses
+from shoestring.methods.mixing.trajectories import RaggedBatches, Trajectories, padded, sample_losses
 from shoestring.models import presets
+from shoestring.models.modes import evaluating
 from shoestring.types import Run
 
 LETTERS = 16

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from shoestring.methods.mixing.trajectories import IGNORED, evaluating
+from shoestring.methods.mixing.trajectories import IGNORED
+from shoestring.models.modes import evaluating
 from shoestring.types import Batch
 
 

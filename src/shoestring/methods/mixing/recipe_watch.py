@@ -13,6 +13,7 @@ from shoestring import runtime
 from shoestring.cost import Cost, Ledger, flops
 from shoestring.evaluate import lm
 from shoestring.methods.mixing.recipe_tasks import Task
+from shoestring.models.modes import evaluating
 from shoestring.train.hooks import Log
 from shoestring.train.loop import DivergedError
 from shoestring.train.objectives import IGNORED
@@ -39,7 +40,7 @@ def losses(model: nn.Module, held_out: Mapping[str, Sequence[Batch]], ledger: Le
 def accuracies(model: nn.Module, held_out: Mapping[str, Sequence[Batch]]) -> dict[str, float]:
     """The share of answers by skill whose every token is the likeliest."""
     found = {}
-    with lm.evaluating(model), runtime.current().autocast():
+    with evaluating(model), runtime.current().autocast():
         for name, batches in held_out.items():
             right = torch.cat([_right(model, batch) for batch in batches])
             found[name] = float(right.double().mean())

@@ -6,7 +6,6 @@ B samples a batch, T length, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shoestring.models.modes import evaluating
 from shoestring.types import Batch, Run
 
 IGNORED = -100  # the label that torch's cross-entropy and Hugging Face models leave out
@@ -158,19 +158,6 @@ def padded(rows: Sequence[NDArray[np.integer[Any]]]) -> Batch:
     for place, row in enumerate(rows):
         input_ids[place, : len(row)] = labels[place, : len(row)] = torch.from_numpy(row.astype(np.int64))
     return {"input_ids": input_ids, "labels": labels}
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; after it every module is in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:
