@@ -99,7 +99,7 @@ def test_files_are_skills(here):
     assert found.learned["tokens"] == 2 * LENGTH * (2 + 3 * 3 * 2)  # the base, and three skills by two seeds
     assert (here / "graph.svg").read_text().startswith("<?xml")
     for words in (
-        "8 trainings: 8 trained now, 0 found in graph.trainings",
+        "8 runs, the base of each seed among them: 8 run now, 0 found in graph.trainings",
         "trainings: 8 of 8, done",
         "how much training on a row lowers the loss on a column",
         "the graph is ",
@@ -122,7 +122,7 @@ def test_nothing_is_paid_for_twice(here, trained):
     learned(*FILES, *QUICK)
     first = (here / "graph.json").read_bytes()
     assert len(trained) == 8
-    assert "8 trainings: 0 trained now, 8 found in graph.trainings" in learned(*FILES, *QUICK)
+    assert "8 runs, the base of each seed among them: 0 run now, 8 found in graph.trainings" in learned(*FILES, *QUICK)
     assert (here / "graph.json").read_bytes() == first
     learned(*FILES, *QUICK, "--value", "relative", "--signed", "--workers", "1")
     assert len(trained) == 8
@@ -148,7 +148,7 @@ def test_ctrl_c_loses_nothing_that_ended(here, trained, monkeypatch):
     assert asked(*FILES, *QUICK).exit_code == 130
     assert not (here / "graph.json").exists()
     monkeypatch.setattr(Training, "__call__", call)
-    assert "8 trainings: 5 trained now, 3 found" in learned(*FILES, *QUICK)
+    assert "8 runs, the base of each seed among them: 5 run now, 3 found" in learned(*FILES, *QUICK)
     assert Graph.load("graph.json").edges.equal(whole.edges)
 
 
@@ -193,7 +193,7 @@ def test_a_torn_training_is_named(here):
     torn.write_text('{"losses"')
     assert refused(*FILES, *QUICK).startswith(f"graph.trainings/{torn.name}: torn")
     torn.unlink()
-    assert "8 trainings: 1 trained now" in learned(*FILES, *QUICK)
+    assert "8 runs, the base of each seed among them: 1 run now" in learned(*FILES, *QUICK)
     costs = next((here / "graph.trainings" / "costs").glob("*-seed1.json"))
     costs.write_text("{")
     assert refused(*FILES, *QUICK).startswith(f"graph.trainings/costs/{costs.name}: torn")

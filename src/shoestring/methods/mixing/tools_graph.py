@@ -165,7 +165,7 @@ def _leave(found: Learned, out: Path) -> None:
     console = Console()
     console.print(edges_table(found.graph))
     console.print(cost_table(found.costs))
-    paid = f"{found.trained} trained now, {found.trainings - found.trained} found in {found.folder}"
-    typer.echo(f"{found.trainings} trainings: {paid}")
+    paid = f"{found.trained} run now, {found.trainings - found.trained} found in {found.folder}"
+    typer.echo(f"{found.trainings} runs, the base of each seed among them: {paid}")
     typer.echo(usefulness(found.graph).sentence)
     typer.echo(f"{out}: a graph of {len(found.graph.skills)} skills; its picture: {picture}")
