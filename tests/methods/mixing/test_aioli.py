@@ -335,7 +335,7 @@ def test_the_state_of_another_is_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"skills": ("a",)}, "1 skills, .*expected two skills or more"),
+        ({"skills": ("a",)}, "1 skills: expected two or more"),
         ({"skills": ()}, "0 skills"),
         ({"sweeps": 0}, "sweeps=0"),
         ({"slice_steps": 0}, "slice_steps=0"),
@@ -343,7 +343,7 @@ def test_the_state_of_another_is_refused(changes: dict[str, Any]) -> None:
         ({"one_hot": 1 / 3}, "one_hot above 0.333 up to 1"),
         ({"one_hot": 1.1}, "one_hot=1.1"),
         ({"one_hot": math.nan}, "one_hot=nan"),
-        ({"round_steps": 9}, "round_steps=9: expected more than the 9 steps that estimating takes"),
+        ({"round_steps": 9}, "round_steps=9, until=80: expected more than the 9 steps that estimating takes"),
         ({"ema": 1.0}, "ema is 1.0: expected from 0 to below 1"),
         ({"ema": math.nan}, "ema is nan"),
         ({"rate": math.inf}, "rate=inf"),
@@ -353,6 +353,15 @@ def test_the_state_of_another_is_refused(changes: dict[str, Any]) -> None:
 def test_settings_that_cannot_be(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         hooked(World(), **changes)
+
+
+def test_a_mixture_of_a_single_skill_is_told_of_once() -> None:
+    world = World()
+    hook = hooked(world, rate=50.0)
+    hook.begin(world.run)
+    with pytest.warns(UserWarning, match=r"step 9: [01]\.\d{4} of what is drawn is 'a': lower the rate") as said:
+        world.go(hook, 60)
+    assert len(said) == 1
 
 
 def test_it_begins_with_a_round_or_not_at_all() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,7 @@ def test_edges_relative_to_the_loss_before_and_constant_ones() -> None:
     relative = learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], value="relative")
     assert relative.edges[0].tolist() == [0.5, 0.25, 0.0]
     constant = learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], value="constant", signed=True)
-    assert constant.edges.tolist() == [[0.5, 0.5, -0.5], [0.5, 0.5, 0.0], [0.0, 0.5, 0.5]]
+    assert constant.edges.tolist() == [[1, 0.5, -0.5], [0.5, 1, 0.0], [0.0, 0.5, 1]]
 
 
 def test_brute_force_edges_are_what_half_of_another_is_worth() -> None:
@@ -180,7 +181,7 @@ def test_a_folder_of_other_trainings_is_refused(tmp_path: Path) -> None:
     learn_graph(Programmed(THREE, "abc"), "abc", seeds=[0], folder=tmp_path, identity="100 steps", data="x")
     for identity, data in (("200 steps", "x"), ("100 steps", "y")):
         measure = Programmed(THREE, "abc")
-        with pytest.raises(ValueError, match=r"holds trainings of .*100 steps.*: give another folder"):
+        with pytest.raises(ValueError, match=r"holds trainings of .*100 steps.*: another folder"):
             learn_graph(measure, "abc", seeds=[0], folder=tmp_path, identity=identity, data=data)
         assert measure.asked == []
 
@@ -242,6 +243,18 @@ def test_two_processes_find_the_same(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="not finite"):
         learn_graph(diverges, "ab", seeds=[2, 3, 4, 5], workers=2)
+
+    def fails(shares: Mapping[str, float], seed: int) -> dict[str, float]:
+        time.sleep(0.1)
+        if not shares:
+            raise OSError("no such base")
+        return dict.fromkeys("ab", 1.0)
+
+    with pytest.raises(OSError, match="no such base") as caught:
+        learn_graph(fails, "ab", seeds=range(9), workers=2, folder=tmp_path / "fails", identity="x")
+    assert "in fails" in caught.value.__notes__[0]
+    kept = len(list((tmp_path / "fails").glob("*-seed*.json")))
+    assert 1 <= kept < 18
 
 
 # alone

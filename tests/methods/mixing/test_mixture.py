@@ -269,6 +269,19 @@ def test_it_goes_on_from_any_batch(more: dict[str, Any]) -> None:
         assert take(other, until - place) == read[place + 1 : until + 1], place
 
 
+def test_weights_that_were_set_before_it_went_back_are_forgotten() -> None:
+    mixture, whole = mixed(), mixed()
+    take(mixture, 5)
+    place = mixture.state_dict()
+    take(mixture, 1)
+    mixture.set_weights({"a": 1.0, "b": 0.0, "c": 0.0})
+    take(mixture, 1)
+    mixture.load_state_dict(place)
+    take(mixture, 6)
+    take(whole, 11)
+    assert mixture.state_after(11, place) == whole.state_dict() == mixture.state_dict()
+
+
 def test_it_goes_on_in_another_number_of_processes() -> None:
     whole = take(mixed(), 20)
     first = mixed(rank=1, world=2)

@@ -90,6 +90,9 @@ def test_the_delay_is_what_workers_make_ahead() -> None:
     mixture = mixed(delay=7)
     mixture.loader(2, prefetch=3)
     assert mixture.delay == 7
+    mixture = mixed()
+    for workers in (1, 2, 0):
+        assert mixture.loader(workers, prefetch=3).delay == 3 * workers
     with pytest.raises(ValueError, match="delay is 5, and 2 workers make 6 batches ahead: give Mixture a delay of 6"):
         mixed(delay=5).loader(2, prefetch=3)
 

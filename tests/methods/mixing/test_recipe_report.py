@@ -133,3 +133,7 @@ def test_nothing_is_reported_without_the_twin(ground: Ground) -> None:
     lost: Any = found() | {"stratified": [outcome([1, 1, 1], [0, 0, 0], diverged="nan")] * 2}
     with pytest.raises(ValueError, match="too many runs diverged"):
         report("r", lost, settings(), None, ground)
+    gone = [outcome([1, 1, 1], [0, 0, 0], diverged="nan")] * 2
+    lost = {sampler: outcomes if sampler in ("random", "stratified") else gone for sampler, outcomes in found().items()}
+    with pytest.raises(ValueError, match="too many runs diverged"):
+        report("r", lost, settings(), None, ground)

@@ -91,6 +91,9 @@ def test_a_point_costs_what_the_run_took_without_measuring_it(made: Task, model)
     point = watch.points[0]
     assert (point["step"], point["cost"]["flops"], point["cost"]["tokens"]) == (3, 110, 7)
     assert set(point["loss"]) == set(point["accuracy"]) == set(made.evaluated)
+    rows = sum(len(batch["input_ids"]) for batches in made.held_out["test"].values() for batch in batches)
+    twice = 2 * flops.formula(model.config, rows, made.length, backward=False)  # for the losses, and for the accuracies
+    assert ledger.phases()["train/evaluate"].flops == pytest.approx(twice)
     again = Watch(made, ledger)
     again.load_state_dict(watch.state_dict())
     assert again.points == watch.points

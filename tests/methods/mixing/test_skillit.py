@@ -396,7 +396,7 @@ def test_settings_that_cannot_be(changes: dict[str, Any], said: str) -> None:
     ("changes", "said"),
     [
         ({"floor": 0.5}, "a floor of 0.5 for 3 skills"),
-        ({"rate": math.nan}, "the rate is nan"),
+        ({"rate": math.nan}, "rate is nan"),
         ({"switches": Switches(prior={"a": 1.0, "b": 1.0})}, "prior names .*'a', 'b'.* expected each of .*'c'"),
         ({"switches": Switches(init={"a": 1.0, "b": 1.0, "d": 1.0})}, "init names"),
     ],

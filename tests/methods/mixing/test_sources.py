@@ -112,7 +112,7 @@ def test_length_tells_rows_from_streams() -> None:
     ("source", "words"),
     [
         ([], "source 'a' is empty"),
-        ({"train": [1]}, "source 'a' is a dict: expected rows by number or a stream: name one part"),
+        ({"train": [1]}, "source 'a' is a dict: expected rows by number or a stream, such as one part"),
         ("text", "source 'a' is a str"),
         (iter([1]), "source 'a' is a list_iterator, which is read only once"),
         (3, "source 'a' is a int: expected __len__ and __getitem__"),

@@ -81,6 +81,13 @@ def test_a_window_is_summed_or_averaged_and_may_be_normalised():
     assert weights("--normalize", "first.json") == expected(rows, normalize_loss=torch.tensor([2.0, 8.0, 4.0]))
 
 
+def test_a_single_skill_is_told_of():
+    write("losses.json", {"a": 1.0, "b": 2.5, "c": 0.5})
+    assert max(weights("--rate", "50")) > 0.99
+    assert "of what is drawn is 'b': lower --rate, or give a --floor" in asked("--rate", "50").stderr
+    assert "of what is drawn" not in asked("--rate", "50", "--floor", "0.1").stderr
+
+
 def test_a_floor():
     low = weights("--rate", "50", "--floor", "0.1")
     assert min(low) == pytest.approx(0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,16 @@ class Reweigh(TrainerCallback):
         self.mixture.set_weights({"a": share, "b": 1 - share})
 
 
-def trained(folder: Path, until: int, accumulate: int = 1, resume: bool = False, **changes: Any) -> list[list[int]]:
-    """The samples of each batch that the model was given, as (source, number) in one."""
+def trained(
+    folder: Path, until: int, accumulate: int = 1, resume: bool = False, before: int = 0, **changes: Any
+) -> list[list[int]]:
+    """The samples of each batch that the model was given, as (source, number) in one.
+
+    before  samples that are looked at before it is trained
+    """
     given: list[list[int]] = []
     mixture = Mixture(SOURCES, batch_size=None, seed=1)
+    list(islice(mixture, before))
 
     def collate(samples: list[Any]) -> Any:
         ids = torch.stack([sample["input_ids"] for sample in samples])
@@ -65,6 +72,12 @@ def test_stopped_and_resumed_is_never_stopped(accumulate: int, tmp_path: Path) -
     begun = trained(tmp_path / "parts", 3, accumulate)
     went_on = trained(tmp_path / "parts", 7, accumulate, resume=True)
     assert begun + went_on == whole
+
+
+def test_what_was_read_before_the_training_is_left_out_when_it_goes_on(tmp_path: Path) -> None:
+    whole = trained(tmp_path / "whole", 6, before=3)
+    begun = trained(tmp_path / "parts", 2, before=3)
+    assert begun + trained(tmp_path / "parts", 6, resume=True) == whole
 
 
 def test_what_cannot_be_resumed_exactly_is_refused(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_plain_twins() -> None:
     assert torch.equal(relevant(-graph.abs()), alike(4))
 
 
-@pytest.mark.parametrize("rate", [100.0, 1e6, 1e300, -1e6])
+@pytest.mark.parametrize("rate", [100.0, 1e6, 1e300])
 def test_no_rate_overflows(rate: float) -> None:
     weights = skill_weights(drawn(0, 20, 20), drawn(1, 3, 20, low=1), rate)
     assert bool(torch.isfinite(weights).all())

@@ -76,7 +76,7 @@ def test_a_mixture_draws_from_them() -> None:
 
 
 def test_text_that_is_too_short_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="made: 3 tokens do not fill a window of 4: give more text"):
+    with pytest.raises(ValueError, match="made: 3 tokens do not fill a window of 4: it takes 4"):
         Windows(counted(3), 4)
     with pytest.raises(ValueError, match="made: 140 tokens do not fill windows for test of 4"):
         Windows(counted(140), 4, "test")

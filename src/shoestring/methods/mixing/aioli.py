@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from shoestring.methods.mixing.mixture import Mixture
 from shoestring.methods.mixing.mixture_loader import Loader
-from shoestring.methods.mixing.rounds import Evaluate, Losses, Weighed, by_name, same
+from shoestring.methods.mixing.rounds import Evaluate, Losses, Weighed, by_name, measured, one_hot, one_later, same
 from shoestring.types import Run
 
 
@@ -59,7 +60,8 @@ class Aioli:
     ema          of the law over rounds: share of the old one; the mixture is then made of that law alone, else it is
                  moved from round to round
     seed         of the order in which skills are tried
-    delay        steps until weights that are set take effect: that of a `Mixture` whose batches are made by workers
+    delay        steps until weights that are set take effect: that of a `Mixture` whose batches are made by workers;
+                 1 in the Hugging Face Trainer
     `begin(run)` comes before the first step; it does nothing on a run that went on from a checkpoint.
 
     The steps of the estimate are steps of the run: no extra trainings, but measurements: 1 + sweeps * skills a round.
@@ -84,18 +86,22 @@ class Aioli:
         delay: int = 0,
     ) -> None:
         count = len(skills)
-        if count < 2 or min(sweeps, slice_steps, until) < 1 or not 1 / count < one_hot <= 1:
+        if count < 2:
+            raise ValueError(f"{count} skills: expected two or more, there is nothing to mix")
+        if min(sweeps, slice_steps, until) < 1 or not 1 / count < one_hot <= 1:
             raise ValueError(
-                f"{count} skills, sweeps={sweeps}, slice_steps={slice_steps}, until={until}, one_hot={one_hot}: "
-                f"expected two skills or more, one or more of each, and one_hot above {1 / max(count, 1):.3g} up to 1"
+                f"sweeps={sweeps}, slice_steps={slice_steps}, until={until}, one_hot={one_hot}: "
+                f"expected one or more of each, and one_hot above {1 / count:.3g} up to 1"
             )
         trying = sweeps * count * slice_steps + delay
-        if round_steps <= trying:
-            raise ValueError(f"round_steps={round_steps}: expected more than the {trying} steps that estimating takes")
+        if min(round_steps, until) <= trying:
+            raise ValueError(
+                f"round_steps={round_steps}, until={until}: expected more than the {trying} steps that estimating takes"
+            )
         if ema is not None and not 0 <= ema < 1:
             raise ValueError(f"ema is {ema}: expected from 0 to below 1")
-        if not math.isfinite(rate) or min(seed, delay) < 0:
-            raise ValueError(f"rate={rate}, seed={seed}, delay={delay}: expected a finite rate, the others 0 or more")
+        if not math.isfinite(rate) or min(rate, seed, delay) < 0:
+            raise ValueError(f"rate={rate}, seed={seed}, delay={delay}: expected 0 or more, and a finite rate")
         self.mixture, self.skills, self.evaluate = mixture, tuple(skills), evaluate
         self.rate, self.round_steps, self.until = rate, round_steps, until
         self.sweeps, self.slice_steps, self.one_hot = sweeps, slice_steps, one_hot
@@ -106,17 +112,14 @@ class Aioli:
         self._scores = torch.zeros(count, dtype=torch.float64)  # of the mixture, before softmax
         self._drops = torch.zeros(count, len(self.losses.names), dtype=torch.float64)
         self._latest = dict.fromkeys(self.skills, 1 / count)
-        self._begun = False
+        self._begun = self._said = False
+        self._step = -1  # of the latest call
 
     def begin(self, run: Run) -> None:
         """Measure, and try the first skill."""
         if self._begun:
             return
-        if isinstance(self.mixture, Mixture | Loader) and self.mixture.delay != self.delay:
-            raise ValueError(
-                f"delay is {self.delay}, but weights of the mixture take effect after {self.mixture.delay} batches: "
-                f"give Aioli delay={self.mixture.delay}"
-            )
+        self._check_delay()
         if run.step % self.round_steps:
             raise ValueError(f"Aioli begins at step {run.step}: expected a multiple of round_steps={self.round_steps}")
         self._measure(run, -self.delay)
@@ -126,11 +129,21 @@ class Aioli:
     def __call__(self, run: Run) -> None:
         if not self._begun:
             raise ValueError("Aioli was not begun: call its begin(run) before the first step")
+        self._check_delay()
+        self._step = one_later(run.step, self._step)
         if run.step >= self.until:
             return
         place = run.step % self.round_steps
         self._measure(run, place - self.delay)
         self._try(run.step, place)
+
+    def _check_delay(self) -> None:
+        late = self.mixture.delay + self.mixture.ahead if isinstance(self.mixture, Mixture | Loader) else self.delay
+        if late != self.delay:
+            raise ValueError(
+                f"delay is {self.delay}, but weights of the mixture take effect after {late} batches: "
+                f"give Aioli delay={late}"
+            )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -150,7 +163,8 @@ class Aioli:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        same("settings", state["identity"], self._identity())
+        same("settings", state.get("identity", {}), self._identity())
+        self._step = -1
         self._begun = state["begun"]
         self.losses.rows = [list(row) for row in state["losses"]]
         self.history = [(step, dict(weights)) for step, weights in state["history"]]
@@ -176,7 +190,7 @@ class Aioli:
         tries = self.sweeps * len(self.skills)
         if within or not 0 <= tried <= tries:
             return
-        after = torch.tensor(self.losses.add(run.step, self.evaluate(run.model)), dtype=torch.float64)
+        after = torch.tensor(self.losses.add(run.step, measured(self.evaluate, run)), dtype=torch.float64)
         if tried:
             drop = torch.tensor(self.losses.rows[-2], dtype=torch.float64) - after
             self._drops[self._order(run.step)[tried - 1]] += drop / self.sweeps
@@ -205,6 +219,10 @@ class Aioli:
         self.laws.append(law)
         self._set(torch.softmax(self._scores, 0))
         self.history.append((step, self._latest))
+        told = one_hot(self._latest)
+        if told and not self._said:
+            self._said = True
+            warnings.warn(f"step {step}: {told}: lower the rate, or give an ema", UserWarning, stacklevel=3)
 
     def _set(self, weights: Tensor) -> None:
         self._latest = by_name(self.skills, weights)

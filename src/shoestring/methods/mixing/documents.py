@@ -44,8 +44,8 @@ def read(data: Path, fields: Sequence[str], count: int, seed: int) -> tuple[list
         texts = [document.text] if record is None else [record.get(name) for name in fields]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError(f"{document.name}: expected text in each of the fields {', '.join(fields)}")
-        plain = {"text": document.text, "domain": document.domain} if record is None else record
-        found.append(Sample("\n".join(map(str, texts)), plain, document.domain))
+        plain = {"text": document.text, **({"domain": document.domain} if data.is_dir() else {})}
+        found.append(Sample("\n".join(map(str, texts)), plain if record is None else record, document.domain))
     return found, total
 
 

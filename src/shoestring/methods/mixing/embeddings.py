@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from shoestring.methods.mixing.trajectories import IGNORED
+from shoestring.data.batches import NOT_SCORED
 from shoestring.models.modes import evaluating
 from shoestring.types import Batch
 
@@ -63,7 +63,7 @@ def _text(batch: Batch) -> Tensor:
     """(B, T): true where a token is of the text."""
     if "attention_mask" in batch:
         return batch["attention_mask"].bool()
-    return batch["labels"] != IGNORED if "labels" in batch else torch.ones_like(batch["input_ids"], dtype=torch.bool)
+    return batch["labels"] != NOT_SCORED if "labels" in batch else torch.ones_like(batch["input_ids"], dtype=torch.bool)
 
 
 def _whole(found: list[Tensor]) -> Tensor:

@@ -18,6 +18,10 @@ from shoestring import files
 FORMAT = "shoestring skills graph 1"
 
 
+class NotAGraphError(ValueError):
+    """JSON that is something else."""
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """How much training on each skill lowers the loss on each evaluated one.
@@ -130,7 +134,7 @@ def _read(path: Path) -> Graph:
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error}): expected a graph of skills") from None
     if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise ValueError(f"{path}: not a graph of skills (no format {FORMAT!r})")
+        raise NotAGraphError(f"{path}: not a graph of skills (no format {FORMAT!r})")
     rows, evaluated = told.get("edges"), told.get("evaluated")
     if not isinstance(rows, dict) or not isinstance(evaluated, list) or not all(isinstance(x, str) for x in evaluated):
         raise ValueError(f"{path}: expected edges by skill and the names of the evaluated ones")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from shoestring import files, processes
+from shoestring import files
 from shoestring.methods.mixing.graph import Graph
+from shoestring.methods.mixing.trainings import Losses, Measure, checked, file_name, key_of, measured
 
-Losses = Mapping[str, float]
-Measure = Callable[[Mapping[str, float], int], Losses]
 How = Literal["brute", "approximate"]
 Value = Literal["gain", "relative", "constant"]
 _AGAIN = "delete it, and this training is done again"
@@ -74,7 +71,7 @@ class Found:
 
     def edges(self, value: Value) -> Tensor:
         """(skills, evaluated): signed; above zero where training on the one helps the other."""
-        plan, before = self.plan, self.losses[_key({})]
+        plan, before = self.plan, self.losses[key_of({})]
         edges = torch.zeros(len(plan.skills), len(plan.evaluated), dtype=torch.float64)
         for row, skill in enumerate(plan.skills):
             for column, name in enumerate(plan.evaluated):
@@ -82,13 +79,15 @@ class Found:
         return edges
 
     def _edge(self, skill: str, name: str, before: float, value: Value) -> float:
+        if value == "constant" and skill == name:
+            return 1.0
         if self.plan.how == "approximate":
-            gain = before - self.losses[_key({skill: 1.0})][name]
+            gain = before - self.losses[key_of({skill: 1.0})][name]
         elif skill == name:
             return 1.0  # Algorithm 1: by definition
         else:
-            alone = self.losses[_key({name: 1.0})][name]
-            gain = alone - self.losses[_key({skill: 0.5, name: 0.5})][name]
+            alone = self.losses[key_of({name: 1.0})][name]
+            gain = alone - self.losses[key_of({skill: 0.5, name: 0.5})][name]
         if value == "relative":
             return gain / before if before else 0.0
         return math.copysign(EDGE, gain) if value == "constant" and gain else gain
@@ -118,7 +117,8 @@ def learn_graph(
     how        "brute": i helps j where the two by halves end lower on j than j alone at the same budget (Algorithm 1 of
                Chen et al. 2023; k (k + 1) / 2 trainings a seed). "approximate": by how much training on i alone lowers
                the loss on j (Algorithm 3; k trainings a seed)
-    value      of an edge: "gain", the nats gained; "relative", over the loss before; "constant", 0.5
+    value      of an edge: "gain", the nats gained; "relative", over the loss before; "constant", 0.5,
+               and 1 of each skill on itself
     signed     whether edges below zero stay, as in the graphs that came with the paper; its text drops them
     folder     keeps each training's losses the moment it ends: the same call again goes on, and pays for nothing twice
     identity   what the folder's trainings are of (base, data, budget): one begun on another is refused. Not to be left
@@ -133,15 +133,15 @@ def learn_graph(
     kept = _Kept(folder, f"{identity} {data} {tokenizer}", plan)
     missing = [job for job in jobs if kept.find(*job) is None]
     done = len(jobs) - len(missing)
-    for shares, seed, losses in _measured(measure, missing, workers):
-        kept.keep(shares, seed, _checked(shares, seed, losses, plan.evaluated))
+    for shares, seed, losses in measured(measure, missing, plan.evaluated, workers):
+        kept.keep(shares, seed, losses)
         done += 1
         if progress is not None:
             progress(done, len(jobs))
     found = [Found(plan, kept.of(seed)).edges(value) for seed in seeds]
     stacked = torch.stack(found)
     edges, _ = agreed(stacked, signed)
-    _, agreement = agreed(torch.where(_by_definition(plan), 0.0, stacked))
+    _, agreement = agreed(torch.where(_by_definition(plan, value), 0.0, stacked))
     told = {
         "how": how,
         "value": value,
@@ -155,6 +155,8 @@ def learn_graph(
 
 
 def _check(seeds: Sequence[int], value: str, folder: Path | str | None, told: str) -> None:
+    if not isinstance(seeds, Sequence):
+        raise ValueError(f"seeds is {seeds!r}: expected several, such as (0, 1, 2)")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds are {list(seeds)}: expected one or more, each once")
     if folder is not None and not told:
@@ -166,9 +168,10 @@ def _check(seeds: Sequence[int], value: str, folder: Path | str | None, told: st
         raise ValueError(f"value is {value!r}: expected 'gain', 'relative' or 'constant'")
 
 
-def _by_definition(plan: Plan) -> Tensor:
+def _by_definition(plan: Plan, value: Value) -> Tensor:
     """(skills, evaluated) of bool: edges that are not measured."""
-    own = [[plan.how == "brute" and skill == name for name in plan.evaluated] for skill in plan.skills]
+    given = plan.how == "brute" or value == "constant"
+    own = [[given and skill == name for name in plan.evaluated] for skill in plan.skills]
     return torch.tensor(own)
 
 
@@ -196,84 +199,45 @@ class _Kept:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         mark = self._folder / "of.json"
-        if mark.exists():
-            before = _json(mark)
-            if before != {"identity": identity}:
-                raise ValueError(
-                    f"{self._folder}: holds trainings of {before}, not of {identity!r}: give another folder"
-                )
-        else:
-            files.replace(mark, json.dumps({"identity": identity}))
+        told = {"identity": " ".join(identity.split())}
+        if not mark.exists() and any(self._folder.glob("*-seed*.json")):
+            raise ValueError(
+                f"{self._folder}: holds trainings, but no {mark.name} that says of what: give another folder"
+            )
+        if not mark.exists():
+            files.replace(mark, json.dumps(told))
+        before = files.read_json(mark, "give another folder")
+        if before != told:
+            was = before.get("identity") if isinstance(before, dict) else before
+            raise ValueError(f"{self._folder}: holds trainings of {was!r}, not of {told['identity']!r}: another folder")
 
     def find(self, shares: Mapping[str, float], seed: int) -> dict[str, float] | None:
-        key = _key(shares)
+        key = key_of(shares)
         if (seed, key) not in self._losses and self._folder is not None:
-            path = self._path(key, seed)
+            path = self._path(shares, seed)
             if path.exists():
                 told = _json(path)
                 losses = told.get("losses") if isinstance(told, dict) else None
                 if not isinstance(losses, dict) or not all(isinstance(loss, int | float) for loss in losses.values()):
                     raise ValueError(f"{path}: holds no losses by skill: {_AGAIN}")
                 if set(self._plan.evaluated) <= set(losses):
-                    self._losses[seed, key] = _checked(shares, seed, losses, self._plan.evaluated)
+                    self._losses[seed, key] = checked(shares, seed, losses, self._plan.evaluated)
         return self._losses.get((seed, key))
 
     def keep(self, shares: Mapping[str, float], seed: int, losses: dict[str, float]) -> None:
-        key = _key(shares)
+        key = key_of(shares)
         self._losses[seed, key] = losses
         if self._folder is not None:
-            files.replace(self._path(key, seed), json.dumps({"shares": dict(shares), "seed": seed, "losses": losses}))
+            files.replace(
+                self._path(shares, seed), json.dumps({"shares": dict(shares), "seed": seed, "losses": losses})
+            )
 
     def of(self, seed: int) -> dict[str, Losses]:
         return {key: losses for (kept, key), losses in self._losses.items() if kept == seed}
 
-    def _path(self, key: str, seed: int) -> Path:
+    def _path(self, shares: Mapping[str, float], seed: int) -> Path:
         assert self._folder is not None
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-seed{seed}.json"
-
-
-def _measured(
-    measure: Measure, jobs: Sequence[tuple[dict[str, float], int]], workers: int
-) -> Iterable[tuple[dict[str, float], int, Losses]]:
-    if workers < 1:
-        raise ValueError(f"workers is {workers}: expected one or more")
-    if workers == 1:
-        for shares, seed in jobs:
-            yield shares, seed, measure(shares, seed)
-        return
-    try:
-        from joblib import Parallel, delayed
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            f"trainings in {workers} processes need joblib: pip install 'shoestring[mixing]', or say workers=1"
-        ) from None
-    # joblib starts a worker anew whose memory has grown, and drops the others when one training fails: no need to say
-    for said in ("A worker stopped while some jobs were given to the executor", r"\d+ tasks (have been|which were)"):
-        warnings.filterwarnings("ignore", message=said)
-    yield from Parallel(n_jobs=workers, return_as="generator_unordered")(
-        delayed(_job)(measure, shares, seed, processes.asking()) for shares, seed in jobs
-    )
-
-
-def _job(
-    measure: Measure, shares: dict[str, float], seed: int, asking: processes.Asking
-) -> tuple[dict[str, float], int, Losses]:
-    processes.end_with(*asking)
-    return shares, seed, measure(shares, seed)
-
-
-def _checked(shares: Mapping[str, float], seed: int, losses: Losses, evaluated: Sequence[str]) -> dict[str, float]:
-    where = f"the training on {' and '.join(shares) or 'nothing'}, seed {seed}"
-    for name in evaluated:
-        if name not in losses:
-            raise ValueError(f"{where} gave no loss of {name!r}: expected one of each evaluated skill")
-        if not math.isfinite(losses[name]):
-            raise ValueError(f"{where} gave a loss of {losses[name]} on {name!r}: not finite; lower the learning rate")
-    return {name: float(losses[name]) for name in evaluated}
-
-
-def _key(shares: Mapping[str, float]) -> str:
-    return json.dumps(sorted(shares.items()))
+        return self._folder / file_name(shares, seed)
 
 
 def _json(path: Path) -> Any:

@@ -62,7 +62,9 @@ class Mixture(IterableDataset[Any]):
         delay: int = 0,
     ) -> None:
         _check(sources, batch_size, seed, rank, world, delay)
-        self.names, self.delay = tuple(sources), delay
+        self.names = tuple(sources)
+        self.delay = self.given_delay = delay  # a loader makes the former of the latter
+        self.ahead = 0  # batches that its reader has beyond those that are trained on (see `MixtureCallback`)
         self._lengths = {name: length(name, source) for name, source in sources.items()}
         tokens = None if tokens_per_sample is None else _tokens(tokens_per_sample, self.names)
         caps = _caps(repeats, self._lengths)
@@ -91,6 +93,11 @@ class Mixture(IterableDataset[Any]):
         # set by workers that no `loader` tells of changes
         self._unheard = torch.zeros(1, dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
         self._reading = self._read(Course(self._lengths, shares, batch_size or world, seed, caps, tokens, world))
+
+    @property
+    def batch_size(self) -> int | None:
+        """Samples a batch over all processes; None where it gives single ones."""
+        return self._batch_size
 
     @property
     def weights(self) -> dict[str, float]:
@@ -157,6 +164,7 @@ class Mixture(IterableDataset[Any]):
                 )
         course = self._here().copy()
         course.load_state_dict(state)
+        self._set.clear()
         self._reading = self._read(course)
 
     def loader(self, workers: int, prefetch: int = 2, **options: Any) -> Loader:
@@ -205,6 +213,14 @@ class Mixture(IterableDataset[Any]):
             yield self._made(reading.take())
 
     def _made(self, samples: list[Any]) -> Any:
+        first = samples[0]
+        if self._batch_size is not None and self._collate is default_collate and isinstance(first, dict):
+            listed = next((name for name, value in first.items() if isinstance(value, list)), None)
+            if listed is not None:
+                raise ValueError(
+                    f"a sample's {listed!r} is a list, of which default_collate would make columns: give rows of "
+                    "tensors (of Hugging Face data sets, .with_format('torch')), or a collate"
+                )
         return samples[0] if self._batch_size is None else self._collate(samples)
 
     def _read(self, course: Course, workers: int = 1, worker: int = 0, told: Told | None = None) -> Reading:
@@ -221,6 +237,8 @@ class Mixture(IterableDataset[Any]):
 
 
 def _check(sources: Mapping[str, Source], batch_size: int | None, seed: int, rank: int, world: int, delay: int) -> None:
+    if not isinstance(sources, Mapping):
+        raise ValueError(f"sources are a {type(sources).__name__}: expected each under its name, {{name: source}}")
     if not sources:
         raise ValueError("there are no sources to mix: give at least one")
     for name, value, least in (("batch_size", batch_size or world, 1), ("world", world, 1), ("delay", delay, 0)):

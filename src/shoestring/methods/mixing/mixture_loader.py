@@ -56,12 +56,12 @@ class Loader:
             if name in OURS:
                 raise ValueError(f"option {name!r} of the DataLoader is set by the mixture: leave it out")
         needed = prefetch * workers
-        if 0 < mixture.delay < needed:
+        if 0 < mixture.given_delay < needed:
             raise ValueError(
-                f"delay is {mixture.delay}, and {workers} workers make {needed} batches ahead: give Mixture a delay of "
-                f"{needed} or more (or none, and it becomes that), or use fewer workers or a smaller prefetch"
+                f"delay is {mixture.given_delay}, and {workers} workers make {needed} batches ahead: give Mixture a "
+                f"delay of {needed} or more (or none, and it becomes that), or use fewer workers or a smaller prefetch"
             )
-        mixture.delay = mixture.delay or needed
+        mixture.delay = mixture.given_delay or needed
         self.mixture, self._workers, self._prefetch, self._options = mixture, workers, prefetch, dict(options or {})
         mixture.split(max(1, workers))
 
@@ -84,6 +84,11 @@ class Loader:
     def delay(self) -> int:
         """Batches until weights that are set take effect."""
         return self.mixture.delay
+
+    @property
+    def ahead(self) -> int:
+        """See `Mixture`."""
+        return self.mixture.ahead
 
     def set_weights(self, weights: Mapping[str, float]) -> None:
         """See `Mixture.set_weights`."""

@@ -109,6 +109,8 @@ def _rates(ground: Ground, settings: Settings, ledger: Ledger, out: Path) -> dic
         if tried:
             settings.tried[f"eta of {sampler}"] = tried
             chosen[sampler] = min(tried, key=tried.__getitem__)
+        else:
+            raise ValueError(f"{sampler} diverged at every one of its rates: give lower ones, or leave it out")
     return chosen
 
 

@@ -113,12 +113,12 @@ def export(ground: Ground, arm: Arm, out: Path) -> None:
     """Write a run's last weights as the model folder `out`/checkpoint."""
     last = checkpoint.latest(out / "runs" / arm.folder / "checkpoint")
     assert last is not None
-    run, _ = _start(ground, arm, Ledger(), out)
+    run, _ = _start(ground, arm, Ledger())
     checkpoint.load(last, run)
     pretrained.save(run.model, ground.opened_tokenizer(), out / "checkpoint")
 
 
-def _start(ground: Ground, arm: Arm, ledger: Ledger, out: Path) -> tuple[Run, Sampler]:
+def _start(ground: Ground, arm: Arm, ledger: Ledger) -> tuple[Run, Sampler]:
     graph = None if arm.graph is None else Graph.load(arm.graph)
     model = ground.model(arm.seed).to(runtime.current().device)
     recipe, task = ground.recipe, ground.task()
@@ -134,7 +134,7 @@ def _adamw(ground: Ground, model: nn.Module, learning_rate: float) -> Optimizer:
 def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
     recipe, ledger, task = ground.recipe, Ledger(), ground.task()
     with ledger.phase("train"):
-        run, chosen = _start(ground, arm, ledger, folder)
+        run, chosen = _start(ground, arm, ledger)
     watch = Watch(task, ledger)
     every = recipe.evaluate_every if arm.shares is None else arm.steps + 1
     hooks: list[Hook] = [chosen.hook, Every(every, watch)]

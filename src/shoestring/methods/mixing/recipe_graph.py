@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from shoestring import runtime
 from shoestring.cost import Cost, Ledger
@@ -17,9 +18,10 @@ from shoestring.methods.mixing.learn import Plan, learn_graph
 from shoestring.methods.mixing.picture import draw
 from shoestring.methods.mixing.recipe_arm import Arm, Outcome, follow
 from shoestring.methods.mixing.recipe_ground import Ground
-from shoestring.methods.mixing.recipe_samplers import PREFETCH
+from shoestring.methods.mixing.recipe_samplers import PREFETCH, aioli_of
 from shoestring.methods.mixing.recipe_schema import FOLLOWERS, Recipe
 from shoestring.methods.mixing.recipe_tasks import Task
+from shoestring.methods.mixing.trainings import key_of
 from shoestring.train.side_by_side import Job, side_by_side
 
 LEARNED, GIVEN, IDENTITY = "graph.json", "graph-given.json", "graph-identity.json"
@@ -49,7 +51,7 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
     ]
     jobs = [Job(f"graph {arm.folder.removeprefix('graph/')}", partial(follow, ground, arm, out)) for arm in arms]
     outcomes: list[Outcome] = side_by_side(jobs, ground.workers)
-    found = {(_key(arm.shares or {}), arm.seed): outcome for arm, outcome in zip(arms, outcomes, strict=True)}
+    found = {(key_of(arm.shares or {}), arm.seed): outcome for arm, outcome in zip(arms, outcomes, strict=True)}
     cost = Cost()
     for arm, outcome in zip(arms, outcomes, strict=True):
         if outcome.diverged:
@@ -58,7 +60,7 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
         cost = cost + sum((Cost(**amounts) for amounts in outcome.ledger.values()), Cost())
 
     def measure(shares: Mapping[str, float], seed: int) -> Mapping[str, float]:
-        return found[_key(shares), seed].dev
+        return found[key_of(shares), seed].dev
 
     graph = learn_graph(
         measure,
@@ -77,7 +79,7 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
 
 def check(recipe: Recipe, task: Task) -> None:
     """Refuse what would fail after others have been paid for: a graph that cannot be learned, edges that are not there,
-    rounds too short for Aioli's tries."""
+    an Aioli that cannot be."""
     Plan(task.skills, task.evaluated, recipe.methods.graph.how)
     _given(task.skills, task.evaluated, recipe.methods.graph.given)
     aioli, loaders = recipe.methods.aioli, recipe.compute.loaders
@@ -87,6 +89,19 @@ def check(recipe: Recipe, task: Task) -> None:
             f"methods.aioli: rounds of {recipe.steps // aioli.rounds} steps, of which trying {len(task.skills)} skills "
             f"takes {tries}: expected fewer rounds, or more steps"
         )
+    if "aioli" in recipe.samplers:
+        try:
+            aioli_of(recipe, task, _Unread(), _nothing, aioli.rates[0], 0, PREFETCH * loaders)
+        except ValueError as error:
+            raise ValueError(f"methods.aioli: {error}") from None
+
+
+def _nothing(model: nn.Module) -> Mapping[str, float]:
+    return {}
+
+
+class _Unread:
+    def set_weights(self, weights: Mapping[str, float]) -> None: ...
 
 
 def _keep(graph: Graph, path: Path, picture: Path | None = None) -> None:
@@ -97,10 +112,6 @@ def _keep(graph: Graph, path: Path, picture: Path | None = None) -> None:
         if picture is not None:
             draw(graph, picture)
     here.accelerator.wait_for_everyone()
-
-
-def _key(shares: Mapping[str, float]) -> str:
-    return json.dumps(sorted(shares.items()))
 
 
 def _identity(skills: tuple[str, ...], evaluated: tuple[str, ...]) -> Graph:

@@ -157,6 +157,8 @@ def _named_model(recipe: Recipe) -> Path | None:
     """The folder of a model that is gone on from; None where the recipe names a preset."""
     if recipe.model.name in presets.names():
         return None
+    if recipe.base is not None:
+        raise ValueError(f"model.name is {recipe.model.name!r}, with a base: expected a preset, which it is trained of")
     from shoestring.models.folders import find
 
     return find(recipe.model.name)

@@ -50,7 +50,8 @@ def report(
     task, seeds = ground.task(), ground.recipe.seeds
     notes: list[str] = []
     whole = {sampler: outcomes for sampler, outcomes in found.items() if not _diverged(sampler, outcomes, notes)}
-    if TWIN not in whole or len(whole) < 2:
+    left = [sampler for sampler in whole if sampler not in TWINS]
+    if TWIN not in whole or not left:
         raise ValueError(f"too many runs diverged: {' '.join(notes)} Lower tuning.learning_rates")
     middle = _middle(whole["random"]) if task.answers and "random" in whole else None
     rows, points = [], []
@@ -58,7 +59,7 @@ def report(
         extra = settings.graph_cost if sampler in FOLLOWERS else Cost()
         rows.append(_row(sampler, outcomes, extra, middle, task.answers))
         points += list(_points(sampler, outcomes, seeds, extra, task.answers))
-    methods = [_title(sampler) for sampler in whole if sampler not in TWINS]
+    methods = [_title(sampler) for sampler in left]
     pairs = [Pair(method, _title(TWIN)) for method in methods]
     headline = _title("skill-it") if "skill-it" in whole else methods[0]
     pairs += [Pair(headline, _title("random"))] if "random" in whole else []

@@ -17,7 +17,7 @@ from shoestring.methods.mixing.mixture import Mixture
 from shoestring.methods.mixing.recipe_schema import Recipe
 from shoestring.methods.mixing.recipe_tasks import Task
 from shoestring.methods.mixing.recipe_watch import MIX, Controls, forward_flops
-from shoestring.methods.mixing.rounds import by_name
+from shoestring.methods.mixing.rounds import Evaluate, Weighed, by_name
 from shoestring.methods.mixing.skillit import SkillIt, Switches
 from shoestring.methods.mixing.trajectories import sample_losses
 from shoestring.methods.mixing.weights import by_size, first_weights, relevant
@@ -135,22 +135,7 @@ def _moving(
         return Scheduled(mixture, skill_curriculum(order, recipe.steps, methods.curriculum.mixing))
     assert rate is not None
     if name == "aioli":
-        chosen = methods.aioli
-        return Aioli(
-            mixture,
-            task.skills,
-            evaluate,
-            evaluated=task.evaluated,
-            rate=rate,
-            round_steps=recipe.steps // chosen.rounds,
-            until=recipe.steps,
-            sweeps=chosen.sweeps,
-            slice_steps=chosen.slice_steps,
-            one_hot=chosen.one_hot,
-            ema=chosen.ema,
-            seed=seed,
-            delay=mixture.delay,
-        )
+        return aioli_of(recipe, task, mixture, evaluate, rate, seed, mixture.delay)
     assert graph is not None
     settings = methods.skill_it
     round_steps = recipe.steps // settings.rounds
@@ -165,6 +150,28 @@ def _moving(
         measured_every=round_steps // settings.measurements,
         fall_back=False,  # what the method does is measured; the report says what the graph is good for
         switches=Switches(normalize_loss=settings.normalize_loss),
+    )
+
+
+def aioli_of(
+    recipe: Recipe, task: Task, mixture: Weighed, evaluate: Evaluate, rate: float, seed: int, delay: int
+) -> Aioli:
+    """The Aioli of a recipe. Raises ValueError where its settings do not fit the task."""
+    chosen = recipe.methods.aioli
+    return Aioli(
+        mixture,
+        task.skills,
+        evaluate,
+        evaluated=task.evaluated,
+        rate=rate,
+        round_steps=recipe.steps // chosen.rounds,
+        until=recipe.steps,
+        sweeps=chosen.sweeps,
+        slice_steps=chosen.slice_steps,
+        one_hot=chosen.one_hot,
+        ema=chosen.ema,
+        seed=seed,
+        delay=delay,
     )
 
 

@@ -185,7 +185,13 @@ class Recipe(config.Recipe):
     def _fits(self) -> Recipe:
         rounds = self.methods.skill_it.rounds * self.methods.skill_it.measurements, self.methods.aioli.rounds
         if self.steps % self.evaluate_every or any(self.steps % count for count in rounds):
-            raise ValueError(f"expected steps that evaluate_every and rounds {rounds} divide, got {self.steps}")
+            told = f"evaluate_every={self.evaluate_every} and the methods' rounds {rounds}"
+            raise ValueError(f"expected steps that {told} divide, got {self.steps}")
+        growing = self.methods.curriculum.rounds
+        if growing > self.steps:
+            raise ValueError(f"expected methods.curriculum.rounds of at most steps={self.steps}, got {growing}")
+        if self.base is not None and self.base.look_up and self.lego is None:
+            raise ValueError("expected lego, for a base with look_up")
         if self.warmup_steps + 1 >= self.steps:
             raise ValueError(f"expected warmup_steps below steps={self.steps}, got {self.warmup_steps}")
         measured = max(self.methods.skill_it.measured, self.methods.aioli.measured)

@@ -29,7 +29,7 @@ def losses(model: nn.Module, held_out: Mapping[str, Sequence[Batch]], ledger: Le
     """
     found, here = {}, runtime.current()
     for name, batches in held_out.items():
-        ledger.charge(flops=here.processes * sum(forward_flops(model, batch) for batch in batches))
+        _charge(model, batches, ledger)
         try:
             found[name] = lm.loss(model, batches, autocast=here.autocast()).loss
         except ValueError as error:
@@ -101,6 +101,8 @@ class Watch:
             held_out = self.task.held_out["test"]
             scores = {"loss": losses(run.model, held_out, self.ledger)}
             if self.task.answers:
+                for batches in held_out.values():
+                    _charge(run.model, batches, self.ledger)
                 scores["accuracy"] = accuracies(run.model, held_out)
         self.points.append({"step": run.step, "cost": own(self.ledger.state_dict()).as_dict(), **scores})
         if self.log is not None:
@@ -119,6 +121,10 @@ def _spread(batches: Sequence[Batch], count: int) -> Batch:
     rows = len(whole["input_ids"])
     places = torch.arange(min(count, rows)) * rows // min(count, rows)
     return {key: tensor[places] for key, tensor in whole.items()}
+
+
+def _charge(model: nn.Module, batches: Sequence[Batch], ledger: Ledger) -> None:
+    ledger.charge(flops=runtime.current().processes * sum(forward_flops(model, batch) for batch in batches))
 
 
 def forward_flops(model: nn.Module, batch: Batch) -> int:

@@ -8,7 +8,11 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from shoestring.models.modes import evaluating
+from shoestring.types import Run
+
 Evaluate = Callable[[nn.Module], Mapping[str, float]]
+ONE_HOT = 0.99  # a share above which a single skill is as good as all that is drawn
 
 
 class Weighed(Protocol):
@@ -26,6 +30,8 @@ class Losses:
 
     def add(self, step: int, losses: Mapping[str, float]) -> list[float]:
         """Take a measurement. Raises ValueError where a skill has no loss, or one that is not finite."""
+        if not isinstance(losses, Mapping):
+            raise ValueError(f"step {step}: evaluate gave a {type(losses).__name__}: expected losses by skill")
         missing = next((name for name in self.names if name not in losses), None)
         if missing is not None:
             known = ", ".join(losses) or "none"
@@ -41,6 +47,19 @@ class Losses:
         return row
 
 
+def measured(evaluate: Evaluate, run: Run) -> Mapping[str, float]:
+    """What `evaluate` finds, without gradients, of a model that is afterwards in the mode it was in."""
+    with evaluating(run.model):
+        return evaluate(run.model)
+
+
+def one_later(step: int, before: int) -> int:
+    """The step. Raises ValueError where it is that of the call before: nobody counted it."""
+    if step == before:
+        raise ValueError(f"called twice at step {step}: add one to run.step after each optimizer step, then call")
+    return step
+
+
 def by_name(names: Sequence[str], weights: Tensor) -> dict[str, float]:
     """Weights under the names of their skills, made to sum to one to the last bit that counts."""
     values = weights.tolist()
@@ -48,12 +67,22 @@ def by_name(names: Sequence[str], weights: Tensor) -> dict[str, float]:
     return {name: value / total for name, value in zip(names, values, strict=True)}
 
 
+def one_hot(weights: Mapping[str, float]) -> str:
+    """What is to be said where one of several skills is as good as all that is drawn; else nothing."""
+    skill = max(weights, key=weights.__getitem__)
+    if len(weights) == 1 or weights[skill] <= ONE_HOT:
+        return ""
+    return f"{weights[skill]:.4f} of what is drawn is {skill!r}"
+
+
 def same(kind: str, saved: Any, mine: Any) -> None:
     """Refuse the saved state of a sampler that was another."""
     if saved == mine:
         return
     if isinstance(saved, dict) and isinstance(mine, dict):
-        apart = [name for name in {**saved, **mine} if saved.get(name) != mine.get(name)]
+        if saved.keys() != mine.keys():
+            raise ValueError("the saved sampler was of another kind: resume with the same")
+        apart = [name for name in mine if saved[name] != mine[name]]
         told = "; ".join(f"{name} {_short(saved.get(name))}, this one {_short(mine.get(name))}" for name in apart)
     else:
         told = f"{kind} {_short(saved)}, this one {_short(mine)}"

@@ -12,12 +12,10 @@ import torch
 from torch import Tensor
 
 from shoestring.methods.mixing.graph import Graph
-from shoestring.methods.mixing.rounds import Evaluate, Losses, Weighed, by_name, same
+from shoestring.methods.mixing.rounds import Evaluate, Losses, Weighed, by_name, measured, one_hot, one_later, same
 from shoestring.methods.mixing.usefulness import usefulness
 from shoestring.methods.mixing.weights import alike, first_weights, skill_weights, tempered
 from shoestring.types import Run
-
-ONE_HOT = 0.99  # a share above which a single skill is as good as all that is drawn
 
 
 @dataclass(frozen=True)
@@ -91,6 +89,8 @@ class SkillIt:
                 f"round_steps={round_steps}, until={until}, window={window}, measured_every={every}: "
                 "expected one or more of each, and rounds of whole measurements"
             )
+        if not rate >= 0:
+            raise ValueError(f"rate is {rate}: expected 0 or more")
         switches = switches or Switches()
         if switches.ignore_lone_nodes and graph.skills != graph.evaluated:
             raise ValueError(
@@ -108,6 +108,7 @@ class SkillIt:
         if self.stratified:
             warnings.warn(self.useful.sentence, UserWarning, stacklevel=2)
         self._begun = self._said = False
+        self._step = -1  # of the latest call
 
     def begin(self, run: Run) -> None:
         """Set the weights of the first round; measure first where a switch needs the losses before training."""
@@ -116,17 +117,18 @@ class SkillIt:
         switches = self.switches
         if not self.stratified and (switches.normalize_loss or switches.eta_schedule or switches.initialize_loss):
             losses = Losses(self.graph.evaluated)
-            self.first = losses.add(run.step, self.evaluate(run.model))
+            self.first = losses.add(run.step, measured(self.evaluate, run))
         self._set(run.step, self._first())
         self._begun = True
 
     def __call__(self, run: Run) -> None:
         if not self._begun:
             raise ValueError("SkillIt was not begun: call its begin(run) before the first step")
+        self._step = one_later(run.step, self._step)
         if self.stratified or run.step >= self.until:
             return
         if run.step % self.every == 0:
-            self.losses.add(run.step, self.evaluate(run.model))
+            self.losses.add(run.step, measured(self.evaluate, run))
         if run.step % self.round_steps == 0:
             self._set(run.step, self._next())
             if self.switches.dynamic_lambda:
@@ -148,7 +150,8 @@ class SkillIt:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        same("settings", state["identity"], self._identity())
+        same("settings", state.get("identity", {}), self._identity())
+        self._step = -1
         self._begun, self.first = state["begun"], state["first"]
         self.losses.rows = [list(row) for row in state["losses"]]
         self.history = [(step, dict(weights)) for step, weights in state["history"]]
@@ -199,11 +202,10 @@ class SkillIt:
     def _set(self, step: int, weights: Tensor) -> None:
         weights = tempered(weights, self.floor) if self.floor else weights
         named = by_name(self.graph.skills, weights)
-        if len(named) > 1 and max(named.values()) > ONE_HOT and not self._said:
+        told = one_hot(named)
+        if told and not self._said:
             self._said = True
-            skill = max(named, key=named.__getitem__)
-            told = f"step {step}: {named[skill]:.4f} of what is drawn is {skill!r}"
-            warnings.warn(f"{told}: lower the rate, or give a floor", UserWarning, stacklevel=3)
+            warnings.warn(f"step {step}: {told}: lower the rate, or give a floor", UserWarning, stacklevel=3)
         self.mixture.set_weights(named)
         self.history.append((step, named))
 

@@ -59,7 +59,8 @@ def length(name: str, source: Source) -> int | None:
     """How many rows a source has; None of a stream. Raises ValueError where it is empty, or neither."""
     if isinstance(source, Mapping | str | bytes):
         raise ValueError(
-            f"source {name!r} is a {type(source).__name__}: expected rows by number or a stream: name one part"
+            f"source {name!r} is a {type(source).__name__}: expected rows by number or a stream, such as one "
+            "part of it, or what a file holds"
         )
     if isinstance(source, MapStyle) and not isinstance(source, IterableDataset):
         if not len(source):

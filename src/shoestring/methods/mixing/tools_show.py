@@ -41,6 +41,8 @@ def show(
     title = f"first round at --rate {rate:g}" + ("" if verdict.useful else ", were it followed")
     console.print(weights_table(dict(zip(found.skills, first.tolist(), strict=True)), {"gives in sum": sums}, title))
     typer.echo(verdict.sentence)
+    if found.tokenizer:
+        typer.echo(f"tokenizer: {found.tokenizer}")
     for name, fact in found.learned.items():
         typer.echo(f"{name}: {_said(name, fact)}")
     if picture is not None:
@@ -52,10 +54,13 @@ def opened(path: Path, matrix: str | None) -> Graph:
     """A graph, or a bare matrix whose skills are numbered. Raises ValueError, naming the file, where it is neither."""
     import numpy as np
 
-    from shoestring.methods.mixing.graph import Graph
+    from shoestring.methods.mixing.graph import Graph, NotAGraphError
 
     if matrix is None and path.suffix != ".npy":
-        return Graph.load(path)
+        try:
+            return Graph.load(path)
+        except NotAGraphError as error:
+            raise ValueError(f"{error}; of a matrix in a JSON file, say --matrix NAME") from None
     edges = _matrix(path, matrix)
     if isinstance(edges, np.ndarray) and edges.ndim != 2:
         raise ValueError(f"{path}: an array of {edges.ndim} dimensions: expected (skills, evaluated)")

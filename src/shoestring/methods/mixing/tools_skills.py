@@ -13,7 +13,7 @@ from shoestring.data import corpora, formats, tokenizers
 from shoestring.data.splits import Split, named_split, without_split
 from shoestring.data.tokens import packed
 from shoestring.methods.mixing.recipe_tasks import found
-from shoestring.methods.mixing.windows import Windows
+from shoestring.methods.mixing.windows import Windows, least
 
 if TYPE_CHECKING:
     from shoestring.types import Batch
@@ -53,6 +53,7 @@ class Texts:
         skill = next(skill for skill in self.skills if skill.name == name)
         domains = None if skill.domain is None else [skill.domain]
         whole = self.cut == "stretches"
+        part = split if whole else None
         try:
             tokens = packed(
                 skill.source,
@@ -64,11 +65,11 @@ class Texts:
         except ValueError as error:
             raise ValueError(f"skill {name!r}: {error}") from error
         try:
-            return Windows(tokens, self.length, split if whole else None)
+            return Windows(tokens, self.length, part)
         except ValueError as error:
             raise ValueError(
                 f"skill {name!r}: {len(tokens):,} tokens in {skill.source} do not fill windows of {self.length} for "
-                f"{split}: give more text, or a smaller --length"
+                f"{split}, which takes {least(self.length, part):,}: give more text, or a smaller --length"
             ) from error
 
     def held_out(self, name: str, count: int) -> list[Batch]:

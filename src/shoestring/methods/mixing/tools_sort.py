@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int], None]
 KNOWN = ("domain", "skill", "task")
 BATCH, BUCKETS = 16, 4096
-NEW_RATE, TRAINED_RATE = 1e-3, 5e-5  # the second is the paper's
 SHOWN = 2  # samples of a skill in the table
 
 
@@ -157,6 +156,7 @@ class Training:
         self, number: int, build: Callable[[int], nn.Module], stream: Any, taken: Callable[[Run], None], show: Progress
     ) -> nn.Module:
         from shoestring import runtime
+        from shoestring.methods.mixing.tools_trainings import NEW_RATE, TRAINED_RATE
         from shoestring.train import optim
         from shoestring.train.loop import train
         from shoestring.train.objectives import next_token

@@ -20,6 +20,7 @@ from shoestring.methods.mixing.mixture import Mixture
 from shoestring.methods.mixing.recipe_watch import losses
 from shoestring.methods.mixing.tools_skills import Texts, opened
 from shoestring.methods.mixing.tools_watch import Tell
+from shoestring.methods.mixing.trainings import file_name
 from shoestring.models import folders, manifest, presets, pretrained
 from shoestring.train import checkpoint, optim
 from shoestring.train.hooks import Every, Save, Spaced
@@ -183,8 +184,7 @@ def _fingerprint(folder: Path, length: int) -> str:
 
 
 def cost_file(folder: Path, shares: Mapping[str, float], seed: int) -> Path:
-    key = json.dumps(sorted(shares.items()))
-    return folder / _COSTS / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}-seed{seed}.json"
+    return folder / _COSTS / file_name(shares, seed)
 
 
 def cost(path: Path) -> dict[str, Cost]:
@@ -213,9 +213,8 @@ def claim(folder: Path, options: Mapping[str, Any]) -> None:
             paid = any((folder / _COSTS).glob("*.json")) or (folder / _KEPT).exists()
             if changed and paid:
                 name = changed[0]
-                raise ValueError(
-                    f"{folder}: begun with {name} {before.get(name)}, now {options[name]}: give another --folder"
-                )
+                was, now = (told.get(name) or "none" for told in (before, options))
+                raise ValueError(f"{folder}: begun with {name} {was}, now {now}: give another --folder")
             if changed:  # and nothing is paid for: what was prepared is prepared anew
                 for name in ("tokenizer", _BASE):
                     shutil.rmtree(folder / name, ignore_errors=True)

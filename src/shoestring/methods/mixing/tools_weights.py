@@ -36,7 +36,7 @@ def weights(
     from rich.console import Console
 
     from shoestring.methods.mixing.graph import Graph
-    from shoestring.methods.mixing.rounds import by_name
+    from shoestring.methods.mixing.rounds import by_name, one_hot
     from shoestring.methods.mixing.tools_show import weights_table
     from shoestring.methods.mixing.usefulness import usefulness
     from shoestring.methods.mixing.weights import alike, skill_weights, tempered
@@ -55,6 +55,8 @@ def weights(
         typer.echo(f"warning: {said}", err=True)
         title = title if anyway else "weights: all alike"
     named = by_name(found.skills, tempered(given, floor) if floor else given)
+    if told := one_hot(named):
+        typer.echo(f"warning: {told}: lower --rate, or give a --floor", err=True)
     latest = dict(zip(found.evaluated, latest_losses[-1], strict=True))
     Console(stderr=True).print(weights_table(named, {"latest loss": latest}, title))
     typer.echo(json.dumps(named))

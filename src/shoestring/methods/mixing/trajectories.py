@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shoestring.data.batches import NOT_SCORED
 from shoestring.models.modes import evaluating
 from shoestring.types import Batch, Run
 
-IGNORED = -100  # the label that torch's cross-entropy and Hugging Face models leave out
 _CHUNK_ELEMENTS = 2**22  # of fp32 logits at a time: 16 MB
 
 
@@ -34,7 +34,7 @@ def sample_losses(model: nn.Module, batches: Iterable[Batch]) -> Tensor:
         for batch in batches:
             here = {name: tensor.to(device) for name, tensor in batch.items()}
             labels = here.pop("labels", here["input_ids"])
-            targets = (labels[:, 1:] != IGNORED).sum(1)
+            targets = (labels[:, 1:] != NOT_SCORED).sum(1)
             if not bool(targets.all()):
                 sample = sum(map(len, found)) + int((targets == 0).nonzero()[0])
                 raise ValueError(f"sample {sample} has no target: expected two tokens or more that are scored")
@@ -154,7 +154,7 @@ def padded(rows: Sequence[NDArray[np.integer[Any]]]) -> Batch:
     """Rows of ids as `input_ids` and `labels`, each (B, longest) int64, filled at the right with 0 and -100."""
     width = max(len(row) for row in rows)
     input_ids = torch.zeros(len(rows), width, dtype=torch.int64)
-    labels = torch.full_like(input_ids, IGNORED)
+    labels = torch.full_like(input_ids, NOT_SCORED)
     for place, row in enumerate(rows):
         input_ids[place, : len(row)] = labels[place, : len(row)] = torch.from_numpy(row.astype(np.int64))
     return {"input_ids": input_ids, "labels": labels}
@@ -165,11 +165,11 @@ def _nats(logits: Tensor, labels: Tensor) -> Tensor:
 
     In chunks, so that the fp32 copy is never that of the whole batch.
     """
-    targets = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    targets = nn.functional.pad(labels[:, 1:], (0, 1), value=NOT_SCORED)
     flat = logits.reshape(-1, logits.shape[-1])
     rows = max(1, _CHUNK_ELEMENTS // flat.shape[-1])
     nats = [
-        nn.functional.cross_entropy(some.float(), wanted, ignore_index=IGNORED, reduction="none")
+        nn.functional.cross_entropy(some.float(), wanted, ignore_index=NOT_SCORED, reduction="none")
         for some, wanted in zip(torch.split(flat, rows), torch.split(targets.reshape(-1), rows), strict=True)
     ]
     return torch.cat(nats).double().reshape(targets.shape)

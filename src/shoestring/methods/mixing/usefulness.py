@@ -50,7 +50,8 @@ def usefulness(graph: Graph) -> Usefulness:
         verdict = "nearly empty"
     elif density >= COMPLETE and spread < EVEN:
         verdict = "nearly complete"
-    told = f"{density:.0%} of the edges between skills are above zero, what skills give in sum spreads by {spread:.0%}"
+    gives = f"what skills give in sum spreads by {spread:.0%}" if mean else "skills give nothing in sum"
+    told = f"{density:.0%} of the edges between skills are above zero, {gives}"
     agreed = "" if graph.agreement is None else f", seeds agreed on the sign of {graph.agreement:.0%} of the edges"
     falls = "" if verdict == "useful" else "; sampling falls back to stratified, all skills alike"
     return Usefulness(verdict, density, spread, f"the graph is {verdict}: {told}{agreed}{falls}")

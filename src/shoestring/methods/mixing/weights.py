@@ -27,7 +27,7 @@ def skill_weights(
             loss yet, before the first step, is said to have one of 1: `first_weights`
     rate    how sharply to prefer; 0 draws all alike
     Returns (skills,), float64: weights that sum to one, at any rate. Raises ValueError where a loss, an edge, the rate
-    or the product of the three is not finite, or shapes do not fit.
+    or the product of the three is not finite, the rate below zero, or shapes do not fit.
 
     Chen et al. 2023 (Skill-It), Algorithm 2: p_i ∝ exp(rate * sum over window and j of graph[i, j] * losses[., j]).
     The rest are switches of the code released with it, all off here:
@@ -46,8 +46,8 @@ def skill_weights(
             f"a graph of {tuple(graph.shape)} and losses of {tuple(losses.shape)} do not fit: "
             "expected (skills, evaluated) and (window, evaluated)"
         )
-    if not math.isfinite(rate):
-        raise ValueError(f"the rate is {rate}: expected a finite number")
+    if not (math.isfinite(rate) and rate >= 0):
+        raise ValueError(f"the rate is {rate}: expected a finite number, 0 or more")
     if eta_schedule is not None:
         first = _positive("eta_schedule", eta_schedule, graph.shape[1])
         rate = rate * float(first.sum() / losses[-1].sum().clamp_min(1e-12))

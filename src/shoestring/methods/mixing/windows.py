@@ -16,6 +16,12 @@ from shoestring.types import Batch
 _STRETCH = 4  # windows that are held out together: of every ten such stretches one for dev and one for test
 
 
+def least(length: int, part: Split | None) -> int:
+    """Tokens of which a window of the part is made."""
+    before = {None: 0, "train": 0, "dev": 8 * _STRETCH, "test": 9 * _STRETCH}[part]
+    return (before + 1) * length
+
+
 class Windows:
     """Windows of one length, side by side: `{"input_ids": (length,) int64}`.
 
@@ -31,7 +37,8 @@ class Windows:
             rows = rows[{"train": tenth < 8, "dev": tenth == 8, "test": tenth == 9}[part]]
         if not len(rows):
             told = "a window" if part is None else f"windows for {part}"
-            raise ValueError(f"{tokens.folder}: {len(tokens)} tokens do not fill {told} of {length}: give more text")
+            wanted = f"it takes {least(length, part):,}"
+            raise ValueError(f"{tokens.folder}: {len(tokens)} tokens do not fill {told} of {length}: {wanted}")
         self._rows = rows
 
     def batches(self, count: int, rows: int) -> list[Batch]:
