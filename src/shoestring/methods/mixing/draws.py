@@ -21,7 +21,9 @@ def checked(weights: Mapping[str, float] | Sequence[float], names: Sequence[str]
     Raises ValueError where a name is unknown or missing, a weight is negative or not finite, all are zero, or their sum
     is not one within 1e-6: nothing is normalised in silence.
     """
-    if isinstance(weights, Mapping):
+    if isinstance(weights, Mapping) and tuple(weights) == tuple(names):
+        values = [*map(float, weights.values())]
+    elif isinstance(weights, Mapping):
         known = set(names)
         unknown, missing = (
             [name for name in weights if name not in known],
@@ -34,15 +36,14 @@ def checked(weights: Mapping[str, float] | Sequence[float], names: Sequence[str]
                 if some
             ]
             raise ValueError(f"weights by name: {'; '.join(told)}: expected one for each of {', '.join(names)}")
-        given = {name: float(weights[name]) for name in names}
+        values = [float(weights[name]) for name in names]
     else:
         if len(weights) != len(names):
             raise ValueError(f"there are {len(weights)} weights for {len(names)} sources: give one a source")
-        given = {name: float(weight) for name, weight in zip(names, weights, strict=True)}
-    values = list(given.values())
+        values = [*map(float, weights)]
     if not all(map(math.isfinite, values)) or min(values) < 0:
-        name = next(name for name, weight in given.items() if not (math.isfinite(weight) and weight >= 0))
-        raise ValueError(f"the weight of {name!r} is {given[name]}: expected a number from 0 to 1")
+        name, wrong = next(pair for pair in zip(names, values, strict=True) if not (0 <= pair[1] < math.inf))
+        raise ValueError(f"the weight of {name!r} is {wrong}: expected a number from 0 to 1")
     total = math.fsum(values)
     if total == 0:
         raise ValueError(f"all weights are zero ({', '.join(names)}): give at least one source a weight")

@@ -62,16 +62,15 @@ def one_later(step: int, before: int) -> int:
 
 def by_name(names: Sequence[str], weights: Tensor) -> dict[str, float]:
     """Weights under the names of their skills, made to sum to one to the last bit that counts."""
-    values = weights.tolist()
-    total = math.fsum(values)
-    return {name: value / total for name, value in zip(names, values, strict=True)}
+    total = math.fsum(weights.tolist())
+    return dict(zip(names, (weights / total).tolist(), strict=True))
 
 
 def one_hot(weights: Mapping[str, float]) -> str:
     """What is to be said where one of several skills is as good as all that is drawn; else nothing."""
-    skill = max(weights, key=weights.__getitem__)
-    if len(weights) == 1 or weights[skill] <= ONE_HOT:
+    if len(weights) == 1 or max(weights.values()) <= ONE_HOT:
         return ""
+    skill = max(weights, key=weights.__getitem__)
     return f"{weights[skill]:.4f} of what is drawn is {skill!r}"
 
 
