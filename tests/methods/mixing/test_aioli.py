@@ -433,3 +433,11 @@ def test_a_mixture_whose_weights_take_effect_late_is_to_be_told_of() -> None:
     hook = Aioli(mixture, NAMES, lambda model: dict.fromkeys(NAMES, 1.0), rate=1.0, round_steps=20, until=40)
     with pytest.raises(ValueError, match=r"take effect after 4 batches: give Aioli delay=4"):
         hook.begin(Run(nn.Linear(1, 1), None, mixture))  # type: ignore[arg-type]
+    whole = Mixture({name: [torch.zeros(1)] for name in NAMES}, batch_size=1)
+    hook = Aioli(whole, NAMES, lambda model: dict.fromkeys(NAMES, 1.0), rate=1.0, round_steps=20, until=40)
+    run = Run(nn.Linear(1, 1), None, whole)  # type: ignore[arg-type]
+    hook.begin(run)
+    whole.loader(2)
+    run.step = 1
+    with pytest.raises(ValueError, match=r"take effect after 4 batches: give Aioli delay=4"):
+        hook(run)

@@ -184,6 +184,9 @@ def test_a_folder_of_other_trainings_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"holds trainings of .*100 steps.*: another folder"):
             learn_graph(measure, "abc", seeds=[0], folder=tmp_path, identity=identity, data=data)
         assert measure.asked == []
+    (tmp_path / "of.json").unlink()
+    with pytest.raises(ValueError, match=r"holds trainings, but no of\.json that says of what: give another folder"):
+        learn_graph(measure, "abc", seeds=[0], folder=tmp_path, identity="100 steps", data="x")
 
 
 @pytest.mark.parametrize(

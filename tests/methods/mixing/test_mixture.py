@@ -333,6 +333,17 @@ def test_hugging_face_data_sets(form: str | None) -> None:
     assert [number for number in read if number < 1000] == list(range(7)) * 5 + list(range(5))
 
 
+def test_lists_are_not_taken_for_columns() -> None:
+    listed = datasets.Dataset.from_dict({"ids": [[1, 2], [3, 4]]})
+    with pytest.raises(ValueError, match=r"a sample's 'ids' is a list, of which default_collate would make columns"):
+        next(iter(Mixture({"a": listed}, batch_size=2)))
+    batch = next(iter(Mixture({"a": listed.with_format("torch")}, batch_size=2)))
+    assert batch["ids"].shape == (2, 2)
+    assert next(iter(Mixture({"a": listed}, batch_size=2, collate=list)))[0]["ids"] in ([1, 2], [3, 4])
+    with pytest.raises(ValueError, match="sources are a list: expected each under its name"):
+        Mixture([listed], batch_size=2)  # type: ignore[arg-type]
+
+
 def test_a_hugging_face_stream_from_a_generator() -> None:
     generated = datasets.IterableDataset.from_generator(lambda: iter(rows(2000, 30)))
     read = [number for number in flat(take(mixed(sources=sources() | {"c": generated}), 9)) if number >= 2000]

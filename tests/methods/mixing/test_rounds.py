@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from shoestring.methods.mixing.draws import checked
-from shoestring.methods.mixing.rounds import Losses, by_name, same
+from shoestring.methods.mixing.rounds import Losses, by_name, measured, one_hot, one_later, same
+from shoestring.types import Run
 
 
 def test_losses_are_kept_in_one_order() -> None:
@@ -42,3 +44,33 @@ def test_the_state_of_another_is_refused() -> None:
     same("seed", {"a": [1]}, {"a": [1]})
     with pytest.raises(ValueError, match="the saved sampler has seed 1, this one 2: resume with the same"):
         same("seed", 1, 2)
+    with pytest.raises(ValueError, match="the saved sampler was of another kind"):
+        same("settings", {"rate": 1}, {"rate": 1, "window": 3})
+
+
+def test_it_is_measured_without_gradients_and_left_in_its_mode() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Dropout())
+    model[1].eval()
+    seen = []
+
+    def evaluate(given: nn.Module) -> dict[str, float]:
+        seen.append((given.training, torch.is_grad_enabled()))
+        given.train()
+        return {"a": 1.0}
+
+    assert measured(evaluate, Run(model, None, None)) == {"a": 1.0}  # type: ignore[arg-type]
+    assert seen == [(False, False)]
+    assert [module.training for module in model.modules()] == [True, True, False]
+    with pytest.raises(ValueError, match="step 2: evaluate gave a list: expected losses by skill"):
+        Losses(["a"]).add(2, [1.0])  # type: ignore[arg-type]
+
+
+def test_a_step_that_nobody_counts_is_told_of() -> None:
+    assert one_later(3, 2) == 3
+    with pytest.raises(ValueError, match=r"called twice at step 3: add one to run\.step"):
+        one_later(3, 3)
+
+
+def test_what_is_as_good_as_a_single_skill() -> None:
+    assert one_hot({"a": 0.994, "b": 0.006}) == "0.9940 of what is drawn is 'a'"
+    assert one_hot({"a": 0.99, "b": 0.01}) == one_hot({"a": 1.0}) == ""

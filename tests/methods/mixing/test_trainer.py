@@ -32,7 +32,13 @@ class Reweigh(TrainerCallback):
 
 
 def trained(
-    folder: Path, until: int, accumulate: int = 1, resume: bool = False, before: int = 0, **changes: Any
+    folder: Path,
+    until: int,
+    accumulate: int = 1,
+    resume: bool = False,
+    before: int = 0,
+    callback: Any = None,
+    **changes: Any,
 ) -> list[list[int]]:
     """The samples of each batch that the model was given, as (source, number) in one.
 
@@ -58,7 +64,7 @@ def trained(
         **{"ignore_data_skip": True} | changes,
     )  # fmt: skip
     model = presets.build(presets.configuration("neox-tiny", 16, 8), 0)
-    callbacks = [MixtureCallback(mixture), Reweigh(mixture)]
+    callbacks = [callback or MixtureCallback(mixture), Reweigh(mixture)]
     trainer = Watched(model, args, train_dataset=mixture, data_collator=collate, callbacks=callbacks)
     trainer.train(resume_from_checkpoint=resume or None)
     return given
@@ -87,6 +93,22 @@ def test_what_cannot_be_resumed_exactly_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint-2" / PLACE).unlink()
     with pytest.raises(ValueError, match="the run was not saved with MixtureCallback"):
         trained(tmp_path, 3, resume=True)
+
+
+def test_mixtures_that_the_trainer_cannot_read_as_they_are() -> None:
+    mixture = Mixture(SOURCES, batch_size=None)
+    MixtureCallback(mixture)
+    assert mixture.ahead == 1, "an Aioli is to be told"
+    with pytest.raises(ValueError, match="batch_size is 4: expected a Mixture with batch_size=None"):
+        MixtureCallback(Mixture(SOURCES, batch_size=4))
+    with pytest.raises(ValueError, match="MixtureCallback of a str"):
+        MixtureCallback("mixture")  # type: ignore[arg-type]
+
+
+def test_another_mixture_than_is_read(tmp_path: Path) -> None:
+    other = MixtureCallback(Mixture(SOURCES, batch_size=None))
+    with pytest.raises(ValueError, match="the Trainer reads another mixture than this callback's"):
+        trained(tmp_path, 2, callback=other)
 
 
 def test_a_state_that_was_never_reached_is_refused() -> None:

@@ -63,7 +63,7 @@ def one_later(step: int, before: int) -> int:
 def by_name(names: Sequence[str], weights: Tensor) -> dict[str, float]:
     """Weights under the names of their skills, made to sum to one to the last bit that counts."""
     total = math.fsum(weights.tolist())
-    return dict(zip(names, (weights / total).tolist(), strict=True))
+    return dict(zip(names, (weights.double() / total).tolist(), strict=True))
 
 
 def one_hot(weights: Mapping[str, float]) -> str:
