@@ -12,6 +12,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from shoestring.evaluate.savings import saving
 ROOT = Path(__file__).resolve().parent.parent
 _START = re.compile(r"^<!-- (results .*|rooms) -->$", re.MULTILINE)
 _END = "<!-- end -->"
+_OUT = re.compile(r" --out[ =]\S+")  # where a run was kept, which is nothing that it came of
 
 
 def keep(out: Path, root: Path) -> Path:
@@ -40,6 +42,8 @@ def keep(out: Path, root: Path) -> Path:
             raise ValueError(
                 f"{out}: {name!r} cannot name a file: expected small letters, digits, and . _ - between them"
             )
+    facts = {**report.facts, "command": _OUT.sub("", report.facts["command"])}
+    report = replace(report, facts=facts)
     record = records.as_record(report)
     found = [saving(report, pair) for pair in report.pairs]
     origin = {fact: report.facts[fact] for fact in ORIGIN}

@@ -123,6 +123,12 @@ def test_what_is_kept_holds_the_whole_report(cards, root):
     assert load(root, "averaging", "cpu")[0] == report()
 
 
+def test_where_a_run_was_kept_is_left_out_of_its_command(cards, root):
+    write(report(command="shoestring run averaging cpu --out /elsewhere/out steps=3"), root / "out")
+    kept = json.loads(cards.keep(root / "out", root).read_text())
+    assert kept["command"] == kept["facts"]["command"] == "shoestring run averaging cpu steps=3"
+
+
 def test_writing_twice_changes_nothing(cards, root):
     cards.keep(root / "out", root)
     assert len(cards.write(root)) == 4
