@@ -112,12 +112,20 @@ def test_notes_say_who_won_what_was_tuned_and_what_was_left_out(ground: Ground) 
         "Chosen by mean dev loss at other seeds, eta of aioli: 0.2 (0.2: 1.000, 0.5: 1.100).",
         "Not tuned: eta 0.5 of Skill-It.",
         "Lowest mean test loss at the end: Skill-It.",
+        "Highest mean test accuracy at the end: stratified.",
         "What samplers measured, at most, of their runs' FLOPs: Skill-It 10.0%.",
         "Most epochs of a skill: random, by size 3.0 (digit 0)",
         "seeds agreed on the sign of 75% of the edges",
         "The graph took 9 short trainings",
     ):
         assert said in notes, said
+
+
+def test_another_twin_that_wins_is_held_against_the_twin(ground: Ground) -> None:
+    outcomes = found() | {"random": [outcome([3, 2, 0.5], [0, 0.2, 0.8]), outcome([3, 2, 0.7], [0, 0.2, 0.8])]}
+    notes = " ".join(report("r", outcomes, settings(), graph(), ground).notes)
+    assert "Lowest mean test loss at the end: random, by size." in notes
+    assert "random, by size less stratified, paired by seed: test loss -0.5" in notes
 
 
 def test_pictures_are_means_over_seeds(ground: Ground) -> None:

@@ -184,8 +184,18 @@ def _against(whole: Mapping[str, Sequence[Outcome]], middle: int | None, answers
         for sampler, outcomes in whole.items():
             if sampler not in TWINS:
                 yield _paired(sampler, twin, outcomes, whole[twin], middle, answers)
-    best = min(whole, key=lambda sampler: fmean(_mean(outcome.points[-1]["loss"]) for outcome in whole[sampler]))
+    ends = {
+        what: {sampler: fmean(_mean(one.points[-1][what]) for one in outcomes) for sampler, outcomes in whole.items()}
+        for what in (("loss", "accuracy") if answers else ("loss",))
+    }
+    best = min(whole, key=ends["loss"].__getitem__)
+    right = max(whole, key=ends["accuracy"].__getitem__) if answers else best
     yield f"Lowest mean test loss at the end: {_title(best)}."
+    if answers:
+        yield f"Highest mean test accuracy at the end: {_title(right)}."
+    for sampler in dict.fromkeys((best, right)):
+        if sampler in TWINS and sampler != TWIN:
+            yield _paired(sampler, TWIN, whole[sampler], whole[TWIN], middle, answers)
 
 
 def _paired(
