@@ -132,9 +132,11 @@ def test_pictures_are_means_over_seeds(ground: Ground) -> None:
     made = report("r", found(), settings(), None, ground)
     weights = next(one for one in made.scatters if one.y == "weight" and one.title == "Skill-It")
     assert ("digit 1", 0.0, 0.75) in weights.points
+    assert weights.points[-2:] == (("digit 0", 12.0, 0.5), ("digit 1", 12.0, 0.5))
     losses = next(one for one in made.scatters if one.y == "test loss by skill" and one.title == "Skill-It")
     assert ("digit 0", 12.0, pytest.approx(0.95)) in losses.points
     assert losses.joined
+    assert min(step for _, step, _ in losses.points) == 6, "from the first measurement after the start on"
 
 
 def test_nothing_is_reported_without_the_twin(ground: Ground) -> None:

@@ -82,7 +82,7 @@ def report(
         tuple(notes),
         facts,
         lower_is_better=not task.answers,
-        scatters=tuple(_pictures(whole)),
+        scatters=tuple(_pictures(whole, task.answers)),
     )
 
 
@@ -239,14 +239,18 @@ def _repeats(whole: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
         yield f"Most epochs of a skill: {told}."
 
 
-def _pictures(whole: Mapping[str, Sequence[Outcome]]) -> Iterator[Scatter]:
-    """Weights over rounds and loss by skill over steps, means over seeds."""
+def _pictures(whole: Mapping[str, Sequence[Outcome]], answers: bool) -> Iterator[Scatter]:
+    """Weights over rounds and loss by skill over steps, means over seeds.
+
+    The last weights stand until the end. Where there are answers, losses are drawn from the first measurement after the
+    start on: before it a model may not know what an answer is, and its loss would flatten all others.
+    """
     for sampler, outcomes in whole.items():
         title = _title(sampler)
         if sampler not in TWINS:
             weights = [
                 (skill, float(entries[0][0]), fmean(entry[1][skill] for entry in entries))
-                for entries in zip(*(outcome.weights for outcome in outcomes), strict=False)
+                for entries in zip(*map(_until_the_end, outcomes), strict=False)
                 for skill in entries[0][1]
             ]
             says = f"The share of each skill after each round of {title}, mean over seeds."
@@ -254,9 +258,14 @@ def _pictures(whole: Mapping[str, Sequence[Outcome]]) -> Iterator[Scatter]:
                 yield Scatter(title, "step", "weight", tuple(weights), says, joined=True)
         losses = [
             (skill, float(points[0]["step"]), fmean(point["loss"][skill] for point in points))
-            for points in zip(*(outcome.points for outcome in outcomes), strict=True)
+            for points in zip(*(outcome.points[1 if answers else 0 :] for outcome in outcomes), strict=True)
             for skill in points[0]["loss"]
         ]
         yield Scatter(
             title, "step", "test loss by skill", tuple(losses), f"Test loss of each skill under {title}.", joined=True
         )
+
+
+def _until_the_end(outcome: Outcome) -> list[Any]:
+    """[step, weights] as they were set, the last again at the last step."""
+    return [*outcome.weights, *([outcome.points[-1]["step"], one[1]] for one in outcome.weights[-1:])]
