@@ -128,6 +128,12 @@ def test_another_twin_that_wins_is_held_against_the_twin(ground: Ground) -> None
     assert "random, by size less stratified, paired by seed: test loss -0.5" in notes
 
 
+def test_a_target_alone_is_a_twin_too(ground: Ground) -> None:
+    made = report("r", found() | {"target only": found()["random"]}, settings(), graph(), ground)
+    assert "Aioli less target only, paired by seed: test loss -0.45" in " ".join(made.notes)
+    assert [pair.twin for pair in made.pairs] == ["stratified", "stratified", "random, by size", "target only"]
+
+
 def test_pictures_are_means_over_seeds(ground: Ground) -> None:
     made = report("r", found(), settings(), None, ground)
     weights = next(one for one in made.scatters if one.y == "weight" and one.title == "Skill-It")

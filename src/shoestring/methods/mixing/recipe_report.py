@@ -18,6 +18,7 @@ from shoestring.methods.mixing.usefulness import usefulness
 
 LOSS, DEV, ACCURACY, MIXING = "test loss", "dev loss", "accuracy", "mixing, of FLOPs"
 TWIN = "stratified"
+OTHERS = ("random", "target only")  # twins that each method is held against too
 NAMES = {
     "random": "random, by size",
     "static": "Skill-It, static (T = 1)",
@@ -62,7 +63,7 @@ def report(
     methods = [_title(sampler) for sampler in left]
     pairs = [Pair(method, _title(TWIN)) for method in methods]
     headline = _title("skill-it") if "skill-it" in whole else methods[0]
-    pairs += [Pair(headline, _title("random"))] if "random" in whole else []
+    pairs += [Pair(headline, _title(twin)) for twin in OTHERS if twin in whole]
     notes = [*_chosen(settings), *_graph(graph, settings, whole), *_against(whole, middle, task.answers), *notes]
     notes += [*_mixing(whole), *_repeats(whole)]
     notes.append("Samplers and choices see dev; scores, curves and savings are of test, which none of them saw.")
@@ -178,7 +179,7 @@ def _graph(graph: Graph | None, settings: Settings, whole: Mapping[str, Sequence
 
 def _against(whole: Mapping[str, Sequence[Outcome]], middle: int | None, answers: bool) -> Iterator[str]:
     """Each method against its twins, by paired seeds."""
-    for twin in (TWIN, "random"):
+    for twin in (TWIN, *OTHERS):
         if twin not in whole:
             continue
         for sampler, outcomes in whole.items():
