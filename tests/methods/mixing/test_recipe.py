@@ -47,7 +47,10 @@ def test_two_processes_draw_what_one_draws(sharding: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("methods.aioli.slice_steps=3", "methods.aioli: rounds of 6 steps, of which trying 2 skills takes 6"),
+        (
+            "methods.aioli.slice_steps=3",
+            "methods.aioli: round_steps=6, until=12: expected more than the 6 steps",
+        ),
         ("methods.aioli.one_hot=0.4", "methods.aioli: sweeps=1, slice_steps=2, until=12, one_hot=0.4"),
         ("methods.curriculum.rounds=99", "methods.curriculum.rounds of at most steps=12, got 99"),
         ("base={look_up: true, steps: 2}", "expected lego, for a base with look_up"),

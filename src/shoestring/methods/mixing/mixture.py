@@ -214,14 +214,16 @@ class Mixture(IterableDataset[Any]):
 
     def _made(self, samples: list[Any]) -> Any:
         first = samples[0]
-        if self._batch_size is not None and self._collate is default_collate and isinstance(first, dict):
+        if self._batch_size is None:
+            return first
+        if self._collate is default_collate and isinstance(first, dict):
             listed = next((name for name, value in first.items() if isinstance(value, list)), None)
             if listed is not None:
                 raise ValueError(
                     f"a sample's {listed!r} is a list, of which default_collate would make columns: give rows of "
                     "tensors (of Hugging Face data sets, .with_format('torch')), or a collate"
                 )
-        return samples[0] if self._batch_size is None else self._collate(samples)
+        return self._collate(samples)
 
     def _read(self, course: Course, workers: int = 1, worker: int = 0, told: Told | None = None) -> Reading:
         return Reading(course, self._rows, self._streams, self._rank, workers, worker, told)

@@ -82,16 +82,10 @@ def check(recipe: Recipe, task: Task) -> None:
     an Aioli that cannot be."""
     Plan(task.skills, task.evaluated, recipe.methods.graph.how)
     _given(task.skills, task.evaluated, recipe.methods.graph.given)
-    aioli, loaders = recipe.methods.aioli, recipe.compute.loaders
-    tries = aioli.sweeps * len(task.skills) * aioli.slice_steps + PREFETCH * loaders
-    if "aioli" in recipe.samplers and recipe.steps // aioli.rounds <= tries:
-        raise ValueError(
-            f"methods.aioli: rounds of {recipe.steps // aioli.rounds} steps, of which trying {len(task.skills)} skills "
-            f"takes {tries}: expected fewer rounds, or more steps"
-        )
     if "aioli" in recipe.samplers:
+        late = PREFETCH * recipe.compute.loaders
         try:
-            aioli_of(recipe, task, _Unread(), _nothing, aioli.rates[0], 0, PREFETCH * loaders)
+            aioli_of(recipe, task, _Unread(), _nothing, recipe.methods.aioli.rates[0], 0, late)
         except ValueError as error:
             raise ValueError(f"methods.aioli: {error}") from None
 
