@@ -134,6 +134,19 @@ def test_a_target_alone_is_a_twin_too(ground: Ground) -> None:
     assert [pair.twin for pair in made.pairs] == ["stratified", "stratified", "random, by size", "target only"]
 
 
+def test_a_fixed_share_of_the_target_is_a_twin_whose_share_is_told(ground: Ground) -> None:
+    chosen = settings()
+    chosen.rates = {"fixed share": 0.5, "skill-it": 0.5}
+    outcomes = found() | {"fixed share": found()["random"]}
+    notes = " ".join(report("r", outcomes, chosen, graph(), ground).notes)
+    assert "Not tuned: 0.5 of a fixed share of the target, eta 0.5 of Skill-It." in notes
+    chosen.tried["a fixed share of the target"] = {0.3: 1.2, 0.5: 1.1}
+    made = report("r", outcomes, chosen, graph(), ground)
+    assert "a fixed share of the target: 0.5 (0.3: 1.200, 0.5: 1.100)." in " ".join(made.notes)
+    assert "Aioli less a fixed share of the target, paired by seed: test loss -0.45" in " ".join(made.notes)
+    assert next(row for row in made.rows if row.name == "a fixed share of the target").twin
+
+
 def test_pictures_are_means_over_seeds(ground: Ground) -> None:
     made = report("r", found(), settings(), None, ground)
     weights = next(one for one in made.scatters if one.y == "weight" and one.title == "Skill-It")

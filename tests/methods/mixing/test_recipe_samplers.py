@@ -78,6 +78,9 @@ def test_only_what_helps_is_stratified_over(made: Task, model: nn.Module) -> Non
     target = sampler(RECIPE, apart, "target only", 0, Ledger(), model)
     assert target.mixture is not None
     assert target.mixture.weights == {"digit 0": 1.0, "digit 1": 0.0}
+    fixed = sampler(RECIPE, apart, "fixed share", 0, Ledger(), model, None, 0.75)
+    assert fixed.mixture is not None
+    assert fixed.mixture.weights == {"digit 0": 0.75, "digit 1": 0.25}
 
 
 def test_a_training_for_the_graph_draws_its_shares(made: Task, model: nn.Module) -> None:

@@ -36,6 +36,8 @@ def test_smoke_holds_every_sampler_that_it_can() -> None:
         ("warmup_steps=12", "expected warmup_steps below steps=12, got 12"),
         ("methods.aioli.measured=17", "expected methods with measured of at most the dev set, 16, got 17"),
         ("samplers=[stratified, aioli, target only]", "expected domains with a target that is trained on"),
+        ("samplers=[stratified, aioli, fixed share]", "expected domains with a target that is trained on"),
+        ("tuning.shares=[1.5]", "tuning.shares.0"),
         ("methods.graph.given={}", "expected methods.graph.given"),
         ("compute={processes: 3}", "expected batch that processes=3 divides, got 8"),
         ("compute={processes: 2, workers: 2}", "expected workers=1 with processes=2"),

@@ -14,7 +14,7 @@ from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.recipe_arm import Arm, Outcome, export, follow
 from shoestring.methods.mixing.recipe_graph import GIVEN, IDENTITY, LEARNED, check, graphs
 from shoestring.methods.mixing.recipe_ground import Ground, prepare
-from shoestring.methods.mixing.recipe_report import Settings, report
+from shoestring.methods.mixing.recipe_report import Settings, report, tuned
 from shoestring.methods.mixing.recipe_schema import METHODS, Recipe
 from shoestring.train.side_by_side import Job, side_by_side
 
@@ -89,25 +89,20 @@ def _learning_rate(ground: Ground, settings: Settings, ledger: Ledger, out: Path
 
 def _rates(ground: Ground, settings: Settings, ledger: Ledger, out: Path) -> dict[str, float]:
     """The rate of each sampler that has one."""
-    recipe, methods = ground.recipe, ground.recipe.methods
-    offered = {
-        sampler: methods.aioli.rates if sampler == "aioli" else methods.skill_it.rates
-        for sampler in recipe.samplers
-        if sampler in METHODS
-    }
+    recipe = ground.recipe
     arms = [
         _arm(recipe, sampler, settings.learning_rate, seed, rate, out, f"tuning/eta{rate:g}-")
-        for sampler, rates in offered.items()
+        for sampler, rates in recipe.rates.items()
         for rate in rates
         for seed in recipe.tuning.seeds
         if len(rates) > 1
     ]
     found = _outcomes(ground, arms, ledger, out)
-    chosen = {sampler: rates[0] for sampler, rates in offered.items()}
+    chosen = {sampler: rates[0] for sampler, rates in recipe.rates.items()}
     for sampler, outcomes in found.items():
         tried = _means([arm for arm in arms if arm.sampler == sampler], outcomes, lambda arm: arm.rate or 0.0)
         if tried:
-            settings.tried[f"eta of {sampler}"] = tried
+            settings.tried[tuned(sampler)] = tried
             chosen[sampler] = min(tried, key=tried.__getitem__)
         else:
             raise ValueError(f"{sampler} diverged at every one of its rates: give lower ones, or leave it out")

@@ -18,7 +18,7 @@ from shoestring.methods.mixing.usefulness import usefulness
 
 LOSS, DEV, ACCURACY, MIXING = "test loss", "dev loss", "accuracy", "mixing, of FLOPs"
 TWIN = "stratified"
-OTHERS = ("random", "target only")  # twins that each method is held against too
+OTHERS = ("random", "target only", "fixed share")  # twins that each method is held against too
 NAMES = {
     "random": "random, by size",
     "static": "Skill-It, static (T = 1)",
@@ -26,6 +26,7 @@ NAMES = {
     "skill-it given": "Skill-It, the paper's graph",
     "skill-it identity": "Skill-It, no graph (identity)",
     "aioli": "Aioli",
+    "fixed share": "a fixed share of the target",
 }
 
 
@@ -33,7 +34,7 @@ NAMES = {
 class Settings:
     """What was chosen before the rows were run.
 
-    rates    eta by sampler
+    rates    eta, or the share, by sampler
     tried    what was chosen among: mean dev loss by value
     graph_cost  of all trainings that the graph was learned from
     """
@@ -85,6 +86,11 @@ def report(
         lower_is_better=not task.answers,
         scatters=tuple(_pictures(whole, task.answers)),
     )
+
+
+def tuned(sampler: str) -> str:
+    """What is chosen for a sampler on dev."""
+    return _title(sampler) if sampler == "fixed share" else f"eta of {sampler}"
 
 
 def _title(sampler: str) -> str:
@@ -154,11 +160,13 @@ def _chosen(settings: Settings) -> Iterator[str]:
     for what, tried in settings.tried.items():
         listed = ", ".join(f"{value:g}: {number(loss, 4)}" for value, loss in tried.items())
         yield f"Chosen by mean dev loss at other seeds, {what}: {min(tried, key=tried.__getitem__):g} ({listed})."
-    if any(what.startswith("eta") for what in settings.tried):
+    if any(tuned(sampler) in settings.tried for sampler in settings.rates):
         yield "The runs that eta and the learning rate were chosen by are in no row's cost."
-    alone = {sampler: rate for sampler, rate in settings.rates.items() if f"eta of {sampler}" not in settings.tried}
+    alone = {sampler: rate for sampler, rate in settings.rates.items() if tuned(sampler) not in settings.tried}
     if alone:
-        yield f"Not tuned: eta {', '.join(f'{rate:g} of {_title(sampler)}' for sampler, rate in alone.items())}."
+        eta = {sampler: "" if sampler == "fixed share" else "eta " for sampler in alone}
+        told = (f"{eta[sampler]}{rate:g} of {_title(sampler)}" for sampler, rate in alone.items())
+        yield f"Not tuned: {', '.join(told)}."
 
 
 def _graph(graph: Graph | None, settings: Settings, whole: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:

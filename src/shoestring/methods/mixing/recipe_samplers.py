@@ -79,7 +79,7 @@ def sampler(
     """The stream and the hook of a sampler's name.
 
     model   before its first step: what curricula sort by
-    graph   of the samplers that follow one; rate: eta of those that have one
+    graph   of the samplers that follow one; rate: eta, or the share, of those that have one
     shares  fixed weights instead, for the trainings that a graph is learned from
     """
     if name in ("curriculum", "anti-curriculum"):
@@ -103,6 +103,11 @@ def _still(
         return {skill: 1 / len(task.skills) for skill in task.skills}
     if name == "target only":
         return {skill: (skill in task.evaluated) / len(task.evaluated) for skill in task.skills}
+    if name == "fixed share":
+        assert rate is not None
+        others = len(task.skills) - len(task.evaluated)
+        apart = {True: rate / len(task.evaluated), False: (1 - rate) / max(1, others)}
+        return {skill: apart[skill in task.evaluated] for skill in task.skills}
     if name == "skill-stratified":
         assert graph is not None
         evaluated = [place for place, skill in enumerate(task.skills) if skill in task.evaluated]

@@ -16,6 +16,7 @@ from shoestring.methods.mixing.recipe_tasks_schema import (
     Name,
     Part,
     Rate,
+    Share,
     Start,
 )
 
@@ -27,6 +28,7 @@ TWINS = (
     "anti-curriculum",
     "skill-curriculum",
     "target only",
+    "fixed share",
 )
 METHODS = ("static", "skill-it", "skill-it given", "skill-it identity", "aioli")
 SAMPLERS = TWINS + METHODS
@@ -122,10 +124,12 @@ class Tuning(config.Recipe):
 
     seeds           of the trials
     learning_rates  tried with the twin; the best is everyone's
+    shares          of the target, tried by the sampler "fixed share"
     """
 
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((1000,), min_length=1)
     learning_rates: tuple[Rate, ...] = Field(min_length=1)
+    shares: tuple[Share, ...] = Field((0.25, 0.5, 0.75), min_length=1)
 
 
 class Methods(config.Recipe):
@@ -204,11 +208,19 @@ class Recipe(config.Recipe):
         read = () if self.domains is None else (self.domains.text, *self.domains.files.values())
         if self.base is not None and self.base.text is not None and self.base.text in read:
             raise ValueError(f"expected a base of other text than the skills', some of which is held out, got {read}")
-        if "target only" in self.samplers and (self.domains is None or not self.targets):
-            raise ValueError("expected domains with a target that is trained on, for the sampler 'target only'")
+        for name in self.samplers:
+            if name in ("target only", "fixed share") and not self.targets:
+                raise ValueError(f"expected domains with a target that is trained on, for the sampler {name!r}")
         if "skill-it given" in self.samplers and not self.methods.graph.given:
             raise ValueError("expected methods.graph.given, for the sampler 'skill-it given'")
         return self
+
+    @property
+    def rates(self) -> dict[str, tuple[float, ...]]:
+        """What is tried of each sampler that has a number of its own: eta, or the share of the target."""
+        own = {"aioli": self.methods.aioli.rates, "fixed share": self.tuning.shares}
+        own |= {name: self.methods.skill_it.rates for name in METHODS if name not in own}
+        return {name: own[name] for name in self.samplers if name in own}
 
     @property
     def targets(self) -> tuple[str, ...]:

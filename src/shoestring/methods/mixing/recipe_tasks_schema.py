@@ -10,6 +10,7 @@ from shoestring import config
 
 Count = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 
