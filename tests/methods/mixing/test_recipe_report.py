@@ -110,7 +110,7 @@ def test_notes_say_who_won_what_was_tuned_and_what_was_left_out(ground: Ground) 
         "Skill-It, static (T = 1) is left out: 1 of 2 runs diverged (step 3: the loss is nan).",
         "Skill-It less stratified, paired by seed: test loss -0.15 ± 0.07, accuracy 0 ± 0 points",
         "Chosen by mean dev loss at other seeds, eta of aioli: 0.2 (0.2: 1.000, 0.5: 1.100).",
-        "Not tuned: eta 0.5 of Skill-It.",
+        "Not tuned: eta of skill-it (0.5).",
         "Lowest mean test loss at the end: Skill-It.",
         "Highest mean test accuracy at the end: stratified.",
         "What samplers measured, at most, of their runs' FLOPs: Skill-It 10.0%.",
@@ -139,7 +139,7 @@ def test_a_fixed_share_of_the_target_is_a_twin_whose_share_is_told(ground: Groun
     chosen.rates = {"fixed share": 0.5, "skill-it": 0.5}
     outcomes = found() | {"fixed share": found()["random"]}
     notes = " ".join(report("r", outcomes, chosen, graph(), ground).notes)
-    assert "Not tuned: 0.5 of a fixed share of the target, eta 0.5 of Skill-It." in notes
+    assert "Not tuned: a fixed share of the target (0.5), eta of skill-it (0.5)." in notes
     chosen.tried["a fixed share of the target"] = {0.3: 1.2, 0.5: 1.1}
     made = report("r", outcomes, chosen, graph(), ground)
     assert "a fixed share of the target: 0.5 (0.3: 1.200, 0.5: 1.100)." in " ".join(made.notes)

@@ -15,6 +15,7 @@ from shoestring.methods.mixing.aioli import Aioli
 from shoestring.methods.mixing.curriculum import Paced, Scheduled
 from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.mixture_loader import Loader
+from shoestring.methods.mixing.recipe_graph import check
 from shoestring.methods.mixing.recipe_samplers import Sampler, sampler
 from shoestring.methods.mixing.recipe_schema import Recipe
 from shoestring.methods.mixing.recipe_tasks import Task, task
@@ -81,6 +82,13 @@ def test_only_what_helps_is_stratified_over(made: Task, model: nn.Module) -> Non
     fixed = sampler(RECIPE, apart, "fixed share", 0, Ledger(), model, None, 0.75)
     assert fixed.mixture is not None
     assert fixed.mixture.weights == {"digit 0": 0.75, "digit 1": 0.25}
+
+
+def test_a_fixed_share_needs_others_to_draw_from(made: Task) -> None:
+    recipe = RECIPE.model_copy(update={"samplers": ("stratified", "fixed share", "skill-it")})
+    check(recipe, replace(made, evaluated=("digit 1",)))
+    with pytest.raises(ValueError, match="'fixed share' has no others"):
+        check(recipe, made)
 
 
 def test_a_training_for_the_graph_draws_its_shares(made: Task, model: nn.Module) -> None:

@@ -82,6 +82,8 @@ def check(recipe: Recipe, task: Task) -> None:
     an Aioli that cannot be."""
     Plan(task.skills, task.evaluated, recipe.methods.graph.how)
     _given(task.skills, task.evaluated, recipe.methods.graph.given)
+    if "fixed share" in recipe.samplers and len(task.skills) == len(task.evaluated):
+        raise ValueError("domains.target names every skill: the sampler 'fixed share' has no others to draw from")
     if "aioli" in recipe.samplers:
         late = PREFETCH * recipe.compute.loaders
         try:

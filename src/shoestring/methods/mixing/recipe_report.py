@@ -89,7 +89,7 @@ def report(
 
 
 def tuned(sampler: str) -> str:
-    """What is chosen for a sampler on dev."""
+    """What is chosen for a sampler on dev, by name: eta, or the share of the target."""
     return _title(sampler) if sampler == "fixed share" else f"eta of {sampler}"
 
 
@@ -164,9 +164,7 @@ def _chosen(settings: Settings) -> Iterator[str]:
         yield "The runs that eta and the learning rate were chosen by are in no row's cost."
     alone = {sampler: rate for sampler, rate in settings.rates.items() if tuned(sampler) not in settings.tried}
     if alone:
-        eta = {sampler: "" if sampler == "fixed share" else "eta " for sampler in alone}
-        told = (f"{eta[sampler]}{rate:g} of {_title(sampler)}" for sampler, rate in alone.items())
-        yield f"Not tuned: {', '.join(told)}."
+        yield f"Not tuned: {', '.join(f'{tuned(sampler)} ({rate:g})' for sampler, rate in alone.items())}."
 
 
 def _graph(graph: Graph | None, settings: Settings, whole: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:

@@ -105,9 +105,8 @@ def _still(
         return {skill: (skill in task.evaluated) / len(task.evaluated) for skill in task.skills}
     if name == "fixed share":
         assert rate is not None
-        others = len(task.skills) - len(task.evaluated)
-        apart = {True: rate / len(task.evaluated), False: (1 - rate) / max(1, others)}
-        return {skill: apart[skill in task.evaluated] for skill in task.skills}
+        target, other = rate / len(task.evaluated), (1 - rate) / (len(task.skills) - len(task.evaluated))
+        return {skill: target if skill in task.evaluated else other for skill in task.skills}
     if name == "skill-stratified":
         assert graph is not None
         evaluated = [place for place, skill in enumerate(task.skills) if skill in task.evaluated]
