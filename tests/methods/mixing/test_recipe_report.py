@@ -12,7 +12,8 @@ from shoestring.cost import Cost
 from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.recipe_arm import Outcome
 from shoestring.methods.mixing.recipe_ground import Ground
-from shoestring.methods.mixing.recipe_report import ACCURACY, LOSS, MIXING, Settings, report
+from shoestring.methods.mixing.recipe_notes import Settings
+from shoestring.methods.mixing.recipe_report import ACCURACY, LOSS, MIXING, report
 from shoestring.methods.mixing.recipe_schema import Recipe
 from shoestring.train.settle import Settled
 

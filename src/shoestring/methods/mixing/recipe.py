@@ -14,7 +14,8 @@ from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.recipe_arm import Arm, Outcome, export, follow
 from shoestring.methods.mixing.recipe_graph import GIVEN, IDENTITY, LEARNED, check, graphs
 from shoestring.methods.mixing.recipe_ground import Ground, prepare
-from shoestring.methods.mixing.recipe_report import Settings, report, tuned
+from shoestring.methods.mixing.recipe_notes import Settings, tuned
+from shoestring.methods.mixing.recipe_report import report
 from shoestring.methods.mixing.recipe_schema import METHODS, Recipe
 from shoestring.train.side_by_side import Job, side_by_side
 
