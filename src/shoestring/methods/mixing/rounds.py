@@ -32,11 +32,11 @@ class Losses:
         """Take a measurement. Raises ValueError where a skill has no loss, or one that is not finite."""
         if not isinstance(losses, Mapping):
             raise ValueError(f"step {step}: evaluate gave a {type(losses).__name__}: expected losses by skill")
-        missing = next((name for name in self.names if name not in losses), None)
-        if missing is not None:
+        try:
+            row = [float(losses[name]) for name in self.names]
+        except KeyError as missing:
             known = ", ".join(losses) or "none"
-            raise ValueError(f"step {step}: the skill {missing!r} was not evaluated; it gave losses of {known}")
-        row = [float(losses[name]) for name in self.names]
+            raise ValueError(f"step {step}: the skill {missing} was not evaluated; it gave losses of {known}") from None
         if not all(map(math.isfinite, row)):
             name, value = next(pair for pair in zip(self.names, row, strict=True) if not math.isfinite(pair[1]))
             raise ValueError(
