@@ -296,6 +296,50 @@ def test_iterating_again_goes_on() -> None:
     assert take(mixture, 4) + take(mixture, 5) == whole
 
 
+class Interrupted:
+    """What fails once, at one of its reads: rows, or a stream."""
+
+    def __init__(self, count: int, at: int) -> None:
+        self.samples, self.left = rows(5000, count), at
+
+    def read(self, place: int) -> dict[str, Tensor]:
+        self.left -= 1
+        if not self.left:
+            raise OSError("the line is down")
+        return self.samples[place]
+
+
+class InterruptedRows(Interrupted):
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, place: int) -> dict[str, Tensor]:
+        return self.read(place)
+
+
+class InterruptedStream(Interrupted):
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        return (self.read(place) for place in range(len(self.samples)))
+
+
+@pytest.mark.parametrize("kind", [InterruptedRows, InterruptedStream])
+def test_a_source_that_fails_costs_no_batch(kind: type) -> None:
+    def of(at: int) -> Mixture:
+        streams = {"a": Endless(0, 5), "b": kind(9, at), "c": Endless(1000, 50)}
+        return mixed(sources=streams, weights={"a": 0.25, "b": 0.5, "c": 0.25})
+
+    whole = take(of(0), 9)
+    for at in (1, 2, 7, 12):
+        mixture, read = of(at), []
+        with pytest.raises(OSError, match="the line is down"):
+            read.extend(batch["x"].tolist() for batch in mixture)
+        assert mixture.batches == len(read)
+        again = of(0)
+        again.load_state_dict(json.loads(json.dumps(mixture.state_dict())))
+        assert read + take(again, 9 - len(read)) == whole
+        assert read + take(mixture, 9 - len(read)) == whole
+
+
 def test_another_mixture_is_refused_by_what_differs() -> None:
     state = mixed().state_dict()
     for more, words in (

@@ -139,6 +139,28 @@ def test_a_plain_loader_gives_each_batch_once_and_no_one_a_wrong_place() -> None
             ask()
 
 
+def test_nor_does_a_plain_loader_after_one_that_was_told() -> None:
+    whole, mixture = [batch["x"].tolist() for batch in islice(mixed(), 6)], mixed()
+    read = [batch["x"].tolist() for batch in islice(mixture.loader(1), 3)]
+    plain = DataLoader(mixture, batch_size=None, num_workers=1)
+    assert read + [batch["x"].tolist() for batch in islice(plain, 3)] == whole
+    with pytest.raises(ValueError, match="read by the workers of a plain DataLoader"):
+        mixture.state_dict()
+
+
+def test_workers_that_stand_elsewhere_are_not_read_on() -> None:
+    loader = mixed().loader(1)
+    start = loader.state_dict()
+    batches = iter(loader)
+    first = next(batches)["x"].tolist()
+    loader.load_state_dict(start)
+    with pytest.raises(ValueError, match="a state was loaded, or the loader iterated anew"):
+        next(batches)
+    anew = iter(loader)
+    assert next(anew)["x"].tolist() == first
+    gc.collect()  # as above
+
+
 def test_other_ways_to_start_workers() -> None:
     whole = [batch["x"].tolist() for batch in islice(mixed(), 3)]
     loader = mixed().loader(1, multiprocessing_context="spawn")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,3 +77,51 @@ def test_a_step_that_nobody_counts_is_told_of() -> None:
 def test_what_is_as_good_as_a_single_skill() -> None:
     assert one_hot({"a": 0.994, "b": 0.006}) == "0.9940 of what is drawn is 'a'"
     assert one_hot({"a": 0.99, "b": 0.01}) == one_hot({"a": 1.0}) == ""
+
+
+APART = """
+import sys
+import torch, torch.distributed as dist
+from torch import nn
+from shoestring.methods.mixing import Aioli, Graph, Mixture, SkillIt
+from shoestring.types import Run
+
+rank = int(sys.argv[2])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=rank, world_size=2)
+names = ["a", "b", "c"]
+noise = torch.Generator().manual_seed(rank)
+def losses(model):
+    return {name: place + torch.rand((), generator=noise) for place, name in enumerate(names)}
+
+def drawn(make):
+    numbers = {name: [1000 * place + row for row in range(40)] for place, name in enumerate(names)}
+    mixture = Mixture(numbers, batch_size=8, rank=rank, world=2)
+    hook, batches, found = make(mixture), iter(mixture), []
+    run = Run(nn.Linear(1, 1), torch.optim.SGD([torch.zeros(1)]), batches)
+    hook.begin(run)
+    for _ in range(12):
+        found += next(batches).tolist()
+        run.step += 1
+        hook(run)
+    whole = [None, None]
+    dist.all_gather_object(whole, (found, hook.weights))
+    assert whole[0][1] == whole[1][1], whole
+    together = whole[0][0] + whole[1][0]
+    first = [number for number in together if number < 1000]
+    assert len(set(first)) == min(40, len(first)), "a row came twice"
+    assert max(hook.weights.values()) > 0.34, hook.weights
+
+graph = Graph.of([[1, 0, 0], [0.5, 1, 0], [0, 0, 1]], names)
+drawn(lambda mixture: SkillIt(mixture, graph, losses, rate=0.5, round_steps=4, until=12))
+drawn(lambda mixture: Aioli(mixture, names, losses, rate=0.5, round_steps=6, until=12, slice_steps=1))
+dist.destroy_process_group()
+"""
+
+
+def test_processes_that_measure_apart_draw_as_one(tmp_path: Path) -> None:
+    started = [
+        subprocess.Popen([sys.executable, "-c", APART, str(tmp_path / "store"), str(rank)], stderr=subprocess.PIPE)
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=120)[1].decode() for process in started]
+    assert [process.returncode for process in started] == [0, 0], told

@@ -165,6 +165,7 @@ class Mixture(IterableDataset[Any]):
         course = self._here().copy()
         course.load_state_dict(state)
         self._set.clear()
+        self._told = None
         self._reading = self._read(course)
 
     def loader(self, workers: int, prefetch: int = 2, **options: Any) -> Loader:
@@ -188,27 +189,41 @@ class Mixture(IterableDataset[Any]):
         course.split(workers)
         self._reading = self._read(course)
 
-    def share(self, slots: int) -> None:
-        """Tell changes of weights to the workers that are started next, which may be so many batches behind."""
+    def share(self, slots: int) -> Told:
+        """Where workers that are started next hear of changes of weights, being at most so many batches behind.
+
+        They do until a state is loaded, or others are started.
+        """
         self._read_from = True
         self._told = Told(slots, len(self.names))
+        return self._told
+
+    def tells(self, told: Told) -> bool:
+        """Whether changes of weights are still heard of there."""
+        return self._told is told
 
     def __iter__(self) -> Iterator[Any]:
-        worker = get_worker_info()
         self._read_from = True
+        if get_worker_info() is not None:
+            yield from self.part(None)
+        while True:
+            yield self._made(self._reading.take())
+
+    def part(self, told: Told | None) -> Iterator[Any]:
+        """What a worker makes, called in it, and where it hears of changes of weights: nowhere where None."""
+        worker = get_worker_info()
         if worker is None:
-            while True:
-                yield self._made(self._reading.take())
+            raise ValueError("a part of a mixture is what a worker makes: iterate the mixture")
         if self._batch_size is None and worker.num_workers > 1:
             raise ValueError(
                 f"single samples in {worker.num_workers} workers would make batches of what a single worker drew: use "
                 "one worker or none, or give the mixture a batch_size and use Mixture.loader(workers)"
             )
-        if self._told is None:
+        if told is None:
             self._unheard.fill_(True)
         course = self._reading.here().copy()
         course.split(worker.num_workers)
-        reading = self._read(course, worker.num_workers, worker.id, self._told)
+        reading = self._read(course, worker.num_workers, worker.id, told)
         while True:
             yield self._made(reading.take())
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 if TYPE_CHECKING:
     from shoestring.methods.mixing.mixture import Mixture
@@ -36,6 +36,16 @@ class Told:
         """The weights that batch was told; None where it was told none."""
         slot = batch % len(self._batches)
         return self._weights[slot].tolist() if self._batches[slot] == batch else None
+
+
+class _Parts(IterableDataset[Any]):
+    """A mixture as the workers of a `Loader` read it."""
+
+    def __init__(self, mixture: Mixture, told: Told) -> None:
+        self._mixture, self._told = mixture, told
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._mixture.part(self._told)
 
 
 class Loader:
@@ -70,13 +80,15 @@ class Loader:
             yield from self.mixture
             return
         self.mixture.split(self._workers)
-        self.mixture.share(self.mixture.delay + self._workers + 1)
+        told = self.mixture.share(self.mixture.delay + self._workers + 1)
         # a generator of its own: the loader draws a seed for its workers, and leaves torch's own numbers alone
         options = {"generator": torch.Generator().manual_seed(0), **self._options}
         made = DataLoader(
-            self.mixture, batch_size=None, num_workers=self._workers, prefetch_factor=self._prefetch, **options
+            _Parts(self.mixture, told), None, num_workers=self._workers, prefetch_factor=self._prefetch, **options
         )
         for batch in made:
+            if not self.mixture.tells(told):
+                raise ValueError("a state was loaded, or the loader iterated anew, since: go on with a new iterator")
             self.mixture.skip()
             yield batch
 

@@ -68,21 +68,31 @@ class Reading:
         return course
 
     def take(self) -> list[Any]:
-        """The samples of the next batch that is made here. Raises ValueError where the sources no longer fill one."""
-        part = None
-        while part is None:
+        """The samples of the next batch that is made here. Raises ValueError where the sources no longer fill one.
+
+        Where a source raises, no batch is taken: the next call reads the same one.
+        """
+        while True:
             self._hear()
             if not self._plan:
                 self._extend()
-            part = self._plan.popleft()
+            part = self._plan[0]
+            samples = None if part is None else self._samples(part)
+            self._plan.popleft()
             self._passed += 1
+            if samples is not None:
+                return samples
+
+    def _samples(self, part: Part) -> list[Any]:
         self._fetch([part])
+        opened, self._opened = self._opened, {}  # left behind where one raises: all are then opened where they stood
         samples = []
         for source, number in zip(part.sources, part.numbers, strict=True):
             if source in self._rows:
                 samples.append(self._held[source].pop(number))
             else:
-                samples.append(next(self._stream(source, part)))
+                samples.append(next(self._stream(opened, source, part.shard)))
+        self._opened = opened
         return samples
 
     def skip(self) -> None:
@@ -141,12 +151,11 @@ class Reading:
             if ahead:
                 self._held[source] = {number: held[number] for number in numbers}
 
-    def _stream(self, source: int, part: Part) -> Stream:
-        """The stream that a part is read from, opened where it stood."""
-        key = source, part.shard
-        if key not in self._opened:
+    def _stream(self, opened: dict[tuple[int, int], Stream], source: int, shard: int) -> Stream:
+        """The stream that a shard is read from, opened where it stood after the batch that was taken last."""
+        if (source, shard) not in opened:
             course = self.here()
             name, stream = self._streams[source]
-            position = course.read(source, part.shard) - part.sources.count(source)
-            self._opened[key] = Stream(name, stream, course.world * course.workers, part.shard, position)
-        return self._opened[key]
+            position = course.read(source, shard)
+            opened[source, shard] = Stream(name, stream, course.world * course.workers, shard, position)
+        return opened[source, shard]

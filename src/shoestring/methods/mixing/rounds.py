@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from shoestring.models.modes import evaluating
 from shoestring.types import Run
@@ -48,9 +48,18 @@ class Losses:
 
 
 def measured(evaluate: Evaluate, run: Run) -> Mapping[str, float]:
-    """What `evaluate` finds, without gradients, of a model that is afterwards in the mode it was in."""
+    """What `evaluate` finds, without gradients, of a model that is afterwards in the mode it was in.
+
+    Of several processes, each of which is to call this, what the first one finds: were their weights to part by the
+    last bit, they would no longer draw parts of one stream.
+    """
     with evaluating(run.model):
-        return evaluate(run.model)
+        found = evaluate(run.model)
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return found
+    told = [{name: float(loss) for name, loss in found.items()} if isinstance(found, Mapping) else found]
+    distributed.broadcast_object_list(told, src=0)
+    return told[0]
 
 
 def one_later(step: int, before: int) -> int:
