@@ -173,6 +173,21 @@ def test_nothing_is_tried_at_the_last_step() -> None:
     assert len(hook.history) == 2
 
 
+@pytest.mark.parametrize(("until", "rounds"), [(41, 2), (49, 2), (50, 3)])
+def test_no_round_begins_that_would_end_in_a_try(until: int, rounds: int) -> None:
+    world = World()
+    hook = hooked(world, until=until)
+    hook.begin(world.run)
+    world.go(hook, until)
+    assert len(hook.history) == rounds
+    assert hook.weights == hook.history[-1][1]
+    late = World()
+    late.run.step = 40
+    hook = hooked(late, until=49)
+    hook.begin(late.run)
+    assert late.told == []
+
+
 # against the published procedure, written down once more
 
 

@@ -30,6 +30,7 @@ def test_a_matrix_of_any_kind_becomes_a_graph() -> None:
         assert graph.skills == graph.evaluated == ("a", "b")
     assert Graph.of([[1, 0, 2]], ["a"], ["x", "y", "z"]).evaluated == ("x", "y", "z")
     assert torch.equal(Graph.identity(["a", "b"]).edges, torch.eye(2, dtype=torch.float64))
+    assert Graph.identity(["a", "b"], ["c", "b"]).edges.tolist() == [[0, 0], [0, 1]]
 
 
 def test_a_graph_is_not_changed_by_what_it_was_made_of() -> None:
@@ -89,7 +90,11 @@ def test_rows_are_found_by_name_whatever_their_order(tmp_path: Path) -> None:
     path.write_text(json.dumps(told))
     again = Graph.load(path)
     assert again.skills == ("appél", "follow", "read")
-    assert torch.equal(again.select(made().skills, made().evaluated).edges, made().edges)
+    rows, columns = (
+        [names.index(name) for name in was]
+        for names, was in ((again.skills, made().skills), (again.evaluated, made().evaluated))
+    )
+    assert torch.equal(again.edges[rows][:, columns], made().edges)
 
 
 def test_what_was_learned_with_other_data_is_refused(tmp_path: Path) -> None:
@@ -102,23 +107,6 @@ def test_what_was_learned_with_other_data_is_refused(tmp_path: Path) -> None:
         Graph.load(path, data="xyz")
     made(tokenizer="", data="").save(path)
     assert Graph.load(path, tokenizer="xyz", data="xyz").data == ""
-
-
-# a part of it
-
-
-def test_a_part_is_in_the_order_asked_for() -> None:
-    part = made().select(["appél", "read"], ["far away", "follow"])
-    assert part.edges.tolist() == [[7.0, 0.0], [0.1, 1.0]]
-    assert (part.skills, part.evaluated) == (("appél", "read"), ("far away", "follow"))
-    assert (part.agreement, part.tokenizer, part.data, part.learned) == (0.75, "abc", "def", {"how": "brute"})
-
-
-def test_names_it_does_not_hold_are_told_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match="the graph has no skill 'folow'; did you mean 'follow'"):
-        made().select(["folow"], ["follow"])
-    with pytest.raises(ValueError, match="no evaluated skill 'zzz': it has follow, far away"):
-        made().select(["read"], ["zzz"])
 
 
 # what is refused

@@ -155,7 +155,8 @@ def test_the_same_call_again_pays_nothing(tmp_path: Path) -> None:
         progress=lambda *at: told.append(at),
     )
     assert torch.equal(again.edges, first.edges)
-    assert measure.asked == told == []
+    assert measure.asked == []
+    assert told == [(14, 14)]
     # other ways to read the same trainings, and more seeds, pay for what is new
     measure = Programmed(THREE, "abc")
     learn_graph(measure, "abc", seeds=[0, 2], value="relative", folder=tmp_path / "kept", identity="x")
@@ -174,7 +175,7 @@ def test_interrupted_in_the_middle_it_goes_on(tmp_path: Path) -> None:
     )
     assert torch.equal(graph.edges, whole.edges)
     assert broken.asked + rest.asked == [(key, seed) for seed in (0, 1) for key in THREE]
-    assert told == [(10, 14), (11, 14), (12, 14), (13, 14), (14, 14)]
+    assert told == [(9, 14), (10, 14), (11, 14), (12, 14), (13, 14), (14, 14)]
 
 
 def test_a_folder_of_other_trainings_is_refused(tmp_path: Path) -> None:
@@ -224,6 +225,10 @@ def test_what_lacks_a_skill_is_measured_again(tmp_path: Path) -> None:
     graph = learn_graph(measure, "abc", "c", seeds=[0], folder=tmp_path, identity="x")
     assert len(measure.asked) == 4
     assert graph.edges.flatten().tolist() == [0, 0, 3]
+    for evaluated in ("ab", "c", "abc", "ba"):  # both are kept
+        measure = Programmed(THREE, "abc")
+        learn_graph(measure, "abc", evaluated, seeds=[0], folder=tmp_path, identity="x")
+        assert measure.asked == []
 
 
 # side by side

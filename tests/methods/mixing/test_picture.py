@@ -24,7 +24,7 @@ def test_edges_are_written_out_with_their_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("edges", [torch.zeros(1, 1), torch.zeros(3, 2), torch.rand(30, 30) - 0.5])
 def test_any_graph_is_drawn(tmp_path: Path, edges: torch.Tensor) -> None:
     skills, evaluated = (
-        [f"{kind}{place}" for place in range(count)] for kind, count in zip("st", edges.shape, strict=True)
+        [f"${kind}_{place * '$'}" for place in range(count)] for kind, count in zip("st", edges.shape, strict=True)
     )
     draw(Graph.of(edges, skills, evaluated), str(tmp_path / "graph.png"))
     assert (tmp_path / "graph.png").read_bytes().startswith(b"\x89PNG")

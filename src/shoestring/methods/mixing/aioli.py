@@ -53,7 +53,7 @@ class Aioli:
     evaluated    the skills that count; all of `skills` where not given
     rate         eta of the exponentiated-gradient step
     round_steps  optimizer steps a round, estimating included
-    until        the last step: no round begins there
+    until        the last step: no round begins whose estimate would not end before it
     sweeps, slice_steps  how often every skill is tried, and for how many steps (lp_rounds, lp_steps)
     one_hot      share of the skill that is tried (one_hot_factor); the others share the rest
     normalize    whether the law is scaled to sum to one (aioli_normalize_A), so that the rate means the same anywhere
@@ -93,10 +93,11 @@ class Aioli:
                 f"sweeps={sweeps}, slice_steps={slice_steps}, until={until}, one_hot={one_hot}: "
                 f"expected one or more of each, and one_hot above {1 / count:.3g} up to 1"
             )
-        trying = sweeps * count * slice_steps + delay
-        if min(round_steps, until) <= trying:
+        self._trying = sweeps * count * slice_steps + delay
+        if min(round_steps, until) <= self._trying:
             raise ValueError(
-                f"round_steps={round_steps}, until={until}: expected more than the {trying} steps that estimating takes"
+                f"round_steps={round_steps}, until={until}: expected more than the {self._trying} steps that "
+                "estimating takes"
             )
         if ema is not None and not 0 <= ema < 1:
             raise ValueError(f"ema is {ema}: expected from 0 to below 1")
@@ -122,8 +123,9 @@ class Aioli:
         self._check_delay()
         if run.step % self.round_steps:
             raise ValueError(f"Aioli begins at step {run.step}: expected a multiple of round_steps={self.round_steps}")
-        self._measure(run, -self.delay)
-        self._try(run.step, 0)
+        if run.step + self._trying < self.until:
+            self._measure(run, -self.delay)
+            self._try(run.step, 0)
         self._begun = True
 
     def __call__(self, run: Run) -> None:
@@ -131,9 +133,9 @@ class Aioli:
             raise ValueError("Aioli was not begun: call its begin(run) before the first step")
         self._check_delay()
         self._step = one_later(run.step, self._step)
-        if run.step >= self.until:
-            return
         place = run.step % self.round_steps
+        if run.step - place + self._trying >= self.until:
+            return  # a round whose estimate would not end
         self._measure(run, place - self.delay)
         self._try(run.step, place)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -21,28 +22,20 @@ def skill_curriculum(
     losses: Mapping[str, float],
     steps: int,
     mixing: float = 0.4,
-    sizes: Mapping[str, float] | None = None,
-    hardest_first: bool = False,
 ) -> Schedule:
     """When to draw which skill: one after the other with some of those before, then all together.
 
     losses   by skill, of the model before training
     steps    of the whole run, shared as the released code shares samples: a skill's own, `mixing` times that of each
              skill before it, and at the end all once more
-    sizes    of the skills; alike where not given
-    Returns (step, weights from it on). Raises ValueError where a loss or a size is none.
+    Returns (step, weights from it on). Raises ValueError where a loss is none.
     Varshney et al. 2022 (arXiv 2205.09898), as Chen et al. 2023 use it.
     """
     if not losses or not all(map(math.isfinite, losses.values())) or not 0 <= mixing < math.inf:
         raise ValueError(f"losses {dict(losses)}, mixing={mixing}: expected finite losses, and a share of 0 or more")
-    if sizes is not None and not all(0 < sizes.get(name, 0) < math.inf for name in losses):
-        raise ValueError(f"sizes {dict(sizes)}: expected one above zero for each of {', '.join(losses)}")
-    order = sorted(losses, key=lambda name: losses[name], reverse=hardest_first)
-    held = dict.fromkeys(order, 1.0) if sizes is None else {name: float(sizes[name]) for name in order}
-    phases = []
-    for place, name in enumerate(order):
-        phases.append({name: held[name], **{earlier: mixing * held[earlier] for earlier in order[:place]}})
-    phases.append(dict(held))
+    order = sorted(losses, key=lambda name: losses[name])
+    phases = [{name: 1.0, **dict.fromkeys(order[:place], mixing)} for place, name in enumerate(order)]
+    phases.append(dict.fromkeys(order, 1.0))
     whole = sum(sum(phase.values()) for phase in phases)
     schedule: Schedule = []
     done = 0.0
@@ -72,10 +65,15 @@ class Scheduled:
             self._set(run.step)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"history": [[step, weights] for step, weights in self.history]}
+        return {"history": [[step, weights] for step, weights in self.history], "identity": self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another stopped. Raises ValueError where that kept another schedule."""
+        same("schedule", state["identity"], self._identity())
         self.history = [(step, dict(weights)) for step, weights in state["history"]]
+
+    def _identity(self) -> dict[str, Any]:
+        return {"schedule": [[step, weights] for step, weights in self.schedule]}
 
     def _set(self, step: int) -> None:
         place = bisect.bisect_right([start for start, _ in self.schedule], step) - 1
@@ -122,7 +120,8 @@ class Paced:
             )
         self.samples, self.order = samples, np.asarray(order, dtype=np.int64)
         self.batch_size, self.rank, self.world = batch_size, rank, world
-        self._identity = {"batch_size": batch_size, "steps": steps, "rounds": rounds, "seed": seed, "of": len(order)}
+        mark = hashlib.sha256(self.order.tobytes()).hexdigest()[:16]
+        self._identity = {"batch_size": batch_size, "steps": steps, "rounds": rounds, "seed": seed, "order": mark}
         self._starts = [round(steps * place / rounds) for place in range(rounds)]
         self._rounds, self._seed, self._drawn = rounds, seed, 0
         self._kept: tuple[tuple[int, int], NDArray[np.int64]] = ((-1, -1), np.empty(0, dtype=np.int64))

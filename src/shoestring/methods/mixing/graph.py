@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -67,22 +66,15 @@ class Graph:
         return cls(tuple(skills), tuple(skills if evaluated is None else evaluated), matrix)
 
     @classmethod
-    def identity(cls, skills: Sequence[str]) -> Graph:
-        """Each skill helps itself alone: weights follow the losses."""
-        return cls.of(torch.eye(len(skills)), skills)
+    def identity(cls, skills: Sequence[str], evaluated: Sequence[str] | None = None) -> Graph:
+        """Each skill helps itself alone: weights follow the losses. evaluated: as in `of`."""
+        names = skills if evaluated is None else evaluated
+        return cls.of([[float(skill == name) for name in names] for skill in skills], skills, names)
 
     @property
     def between(self) -> Tensor:
         """(skills, evaluated) of bool: where row and column are not the same skill."""
         return torch.tensor([[skill != name for name in self.evaluated] for skill in self.skills])
-
-    def select(self, skills: Sequence[str], evaluated: Sequence[str]) -> Graph:
-        """The part of the graph between some skills, in their order. Raises ValueError on a name it does not hold."""
-        rows = [_place(name, self.skills, "skill") for name in skills]
-        columns = [_place(name, self.evaluated, "evaluated skill") for name in evaluated]
-        edges = self.edges[rows][:, columns]
-        kept = (self.agreement, self.tokenizer, self.data, self.learned)
-        return Graph(tuple(skills), tuple(evaluated), edges, *kept)
 
     def save(self, path: Path | str) -> None:
         """Write the graph, whole or not at all, as JSON keyed by the names of skills."""
@@ -118,14 +110,6 @@ class Graph:
         return graph
 
 
-def _place(name: str, names: Sequence[str], kind: str) -> int:
-    if name in names:
-        return names.index(name)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f": it has {', '.join(names)}"
-    raise ValueError(f"the graph has no {kind} {name!r}{hint}")
-
-
 def _read(path: Path) -> Graph:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
@@ -144,9 +128,10 @@ def _read(path: Path) -> Graph:
             raise ValueError(f"{path}: an edge from {skill!r} to {foreign[0]!r}, which is not evaluated")
     matrix = [[_edge(path, rows, skill, name) for name in evaluated] for skill in rows]
     agreement, learned = told.get("agreement"), told.get("learned") or {}
-    if not (agreement is None or isinstance(agreement, float | int)) or not isinstance(learned, dict):
+    share = agreement is None or (isinstance(agreement, float | int) and 0 <= agreement <= 1)
+    if not share or not isinstance(learned, dict):
         raise ValueError(f"{path}: agreement {agreement!r} or learned {learned!r} is not what it should be")
-    fingerprints = str(told.get("tokenizer", "")), str(told.get("data", ""))
+    fingerprints = str(told.get("tokenizer") or ""), str(told.get("data") or "")
     try:
         edges = torch.tensor(matrix, dtype=torch.float64).reshape(len(rows), len(evaluated))
         return Graph(tuple(rows), tuple(evaluated), edges, agreement, *fingerprints, learned)

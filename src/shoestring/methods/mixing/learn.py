@@ -123,6 +123,7 @@ def learn_graph(
     folder     keeps each training's losses the moment it ends: the same call again goes on, and pays for nothing twice
     identity   what the folder's trainings are of (base, data, budget): one begun on another is refused. Not to be left
                out with a folder, unless `data` says it
+    progress   is told how many trainings are done, of how many: first those that were kept
     workers    processes; more than one, under `joblib.parallel_config`, are that backend's
     An edge is the mean over seeds where all agree in sign, and nothing where they do not. Raises ValueError where a
     loss is missing or not finite, and ModuleNotFoundError where joblib is needed and absent.
@@ -133,6 +134,8 @@ def learn_graph(
     kept = _Kept(folder, f"{identity} {data} {tokenizer}", plan)
     missing = [job for job in jobs if kept.find(*job) is None]
     done = len(jobs) - len(missing)
+    if progress is not None:
+        progress(done, len(jobs))
     for shares, seed, losses in measured(measure, missing, plan.evaluated, workers):
         kept.keep(shares, seed, losses)
         done += 1
@@ -216,21 +219,24 @@ class _Kept:
         if (seed, key) not in self._losses and self._folder is not None:
             path = self._path(shares, seed)
             if path.exists():
-                told = _json(path)
-                losses = told.get("losses") if isinstance(told, dict) else None
-                if not isinstance(losses, dict) or not all(isinstance(loss, int | float) for loss in losses.values()):
-                    raise ValueError(f"{path}: holds no losses by skill: {_AGAIN}")
+                losses = self._read(path)
                 if set(self._plan.evaluated) <= set(losses):
                     self._losses[seed, key] = checked(shares, seed, losses, self._plan.evaluated)
         return self._losses.get((seed, key))
 
     def keep(self, shares: Mapping[str, float], seed: int, losses: dict[str, float]) -> None:
-        key = key_of(shares)
-        self._losses[seed, key] = losses
+        self._losses[seed, key_of(shares)] = losses
         if self._folder is not None:
-            files.replace(
-                self._path(shares, seed), json.dumps({"shares": dict(shares), "seed": seed, "losses": losses})
-            )
+            path = self._path(shares, seed)
+            whole = {**(self._read(path) if path.exists() else {}), **losses}  # those of other skills stay paid for
+            files.replace(path, json.dumps({"shares": dict(shares), "seed": seed, "losses": whole}))
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        told = files.read_json(path, _AGAIN)
+        losses = told.get("losses") if isinstance(told, dict) else None
+        if not isinstance(losses, dict) or not all(isinstance(loss, int | float) for loss in losses.values()):
+            raise ValueError(f"{path}: holds no losses by skill: {_AGAIN}")
+        return losses
 
     def of(self, seed: int) -> dict[str, Losses]:
         return {key: losses for (kept, key), losses in self._losses.items() if kept == seed}
@@ -238,7 +244,3 @@ class _Kept:
     def _path(self, shares: Mapping[str, float], seed: int) -> Path:
         assert self._folder is not None
         return self._folder / file_name(shares, seed)
-
-
-def _json(path: Path) -> Any:
-    return files.read_json(path, _AGAIN)

@@ -27,8 +27,9 @@ def draw(graph: Graph, path: Path | str) -> None:
     axes = figure.add_subplot()
     largest = float(graph.edges.abs().max()) or 1.0
     shown = axes.imshow(graph.edges.numpy(), cmap="RdBu", vmin=-largest, vmax=largest, aspect="auto")
-    axes.set_xticks(range(columns), graph.evaluated, rotation=45, ha="right", fontsize=8)
-    axes.set_yticks(range(rows), graph.skills, fontsize=8)
+    # a skill may be called $x$
+    axes.set_xticks(range(columns), graph.evaluated, rotation=45, ha="right", fontsize=8, parse_math=False)
+    axes.set_yticks(range(rows), graph.skills, fontsize=8, parse_math=False)
     axes.set_xlabel("loss that is lowered")
     axes.set_ylabel("skill trained on")
     axes.set_title(f"graph of skills: {usefulness(graph).verdict}", fontsize=9)

@@ -111,8 +111,10 @@ def follow(ground: Ground, arm: Arm, out: Path, show: Show) -> Outcome:
 
 def export(ground: Ground, arm: Arm, out: Path) -> None:
     """Write a run's last weights as the model folder `out`/checkpoint."""
-    last = checkpoint.latest(out / "runs" / arm.folder / "checkpoint")
-    assert last is not None
+    folder = out / "runs" / arm.folder
+    last = checkpoint.latest(folder / "checkpoint")
+    if last is None:
+        raise ValueError(f"{folder}: its checkpoint is gone: delete the folder, and this run is done again")
     run, _ = _start(ground, arm, Ledger())
     checkpoint.load(last, run)
     pretrained.save(run.model, ground.opened_tokenizer(), out / "checkpoint")

@@ -36,7 +36,7 @@ def graphs(ground: Ground, learning_rate: float, ledger: Ledger, out: Path) -> C
     chosen, tokenizer = recipe.methods.graph, tokenizers.fingerprint(ground.opened_tokenizer())
     data = json.dumps(ground.data, sort_keys=True) if ground.data else ""
     if "skill-it identity" in recipe.samplers:
-        _keep(_identity(task.skills, task.evaluated), out / IDENTITY)
+        _keep(Graph.identity(task.skills, task.evaluated), out / IDENTITY)
     if "skill-it given" in recipe.samplers:
         _keep(_given(task.skills, task.evaluated, chosen.given), out / GIVEN)
     if not {*FOLLOWERS} & set(recipe.samplers):
@@ -110,12 +110,8 @@ def _keep(graph: Graph, path: Path, picture: Path | None = None) -> None:
     here.accelerator.wait_for_everyone()
 
 
-def _identity(skills: tuple[str, ...], evaluated: tuple[str, ...]) -> Graph:
-    return Graph.of([[float(skill == name) for name in evaluated] for skill in skills], skills, evaluated)
-
-
 def _given(skills: tuple[str, ...], evaluated: tuple[str, ...], edges: Mapping[str, Mapping[str, float]]) -> Graph:
-    graph = _identity(skills, evaluated)
+    graph = Graph.identity(skills, evaluated)
     matrix = torch.clone(graph.edges)
     for skill, row in edges.items():
         for name, value in row.items():

@@ -74,8 +74,8 @@ class Controls:
         for name in task.skills:
             if name not in task.evaluated:
                 pool = task.pools[name]
-                places = range(0, len(pool), max(1, len(pool) // count))
-                batch = default_collate([pool[place] for place in places][:count])
+                rows = min(count, len(pool))
+                batch = default_collate([pool[row * len(pool) // rows] for row in range(rows)])
                 found[name] = [{"labels": batch["input_ids"], **batch}]
         return cls(found, ledger)
 

@@ -133,7 +133,7 @@ class Stream:
     """
 
     def __init__(self, name: str, source: Iterable[Any], shards: int = 1, index: int = 0, position: int = 0) -> None:
-        self.name, self.epochs = name, 0
+        self.name = name
         self._shards, self._index, self._source = shards, index, source
         self._step = shards
         if isinstance(source, Sharded) and source.num_shards >= shards:
@@ -156,7 +156,6 @@ class Stream:
                 f"source {self.name!r} is empty in shard {self._index} of {self._shards} (processes x workers): "
                 "give it more samples, or use fewer workers"
             )
-        self.epochs += 1
         self._samples, self._fresh = self.once(), True
         return next(self)
 
@@ -184,9 +183,7 @@ class Stream:
         held = sum(1 for _ in self.once())
         if not held:
             return
-        self.epochs, rest = divmod(position, held)
-        if not rest:  # the end of a pass, and not yet the start of the next
-            self.epochs, rest = self.epochs - 1, held
+        rest = position % held or held  # the end of a pass, and not yet the start of the next
         self._samples, self._fresh = self.once(rest), False
 
 

@@ -76,12 +76,10 @@ class Wanted:
         for sentence in self._doubts(training, plan):
             warn(sentence)
         jobs = [(shares, seed) for seed in range(self.seeds) for shares in plan.mixtures()]
-        tell("trainings", sum(cost_file(self.folder, *job).exists() for job in jobs), len(jobs))
-        trained = 0
+        counted: list[int] = []
 
         def ended(done: int, total: int) -> None:
-            nonlocal trained
-            trained += 1
+            counted.append(done)
             tell("trainings", done, total)
 
         graph = learn_graph(
@@ -104,7 +102,7 @@ class Wanted:
         facts = {"cut": training.texts.cut, "held_out": self.held_out, "precision": training.precision}
         paid = {"flops": spent.flops, "tokens": spent.tokens, "seconds": spent.seconds}
         graph = replace(graph, learned={**graph.learned, **facts, **paid})
-        return Learned(graph, costs, len(jobs), trained, self.folder)
+        return Learned(graph, costs, len(jobs), counted[-1] - counted[0], self.folder)
 
     def _plan(self) -> tuple[tuple[Skill, ...], Plan]:
         if not self.base.preset and self.tokenizer is not None:

@@ -74,7 +74,7 @@ class Training:
                 found = losses(model, _held_out(self.texts, self.evaluated, self.held_out), ledger)
         except ValueError as error:
             raise ValueError(f"the training on {' and '.join(shares) or 'nothing'}, seed {seed}: {error}") from error
-        files.replace(cost_file(self.folder, shares, seed), json.dumps(ledger.state_dict()))
+        book(ledger, cost_file(self.folder, shares, seed))
         return found
 
     def mixture(self, shares: Mapping[str, float], seed: int) -> Mixture:
@@ -166,7 +166,7 @@ class Start:
         schedule = optim.warmup_stable_decay(self.steps, self.steps // 5, min(100, self.steps // 10))
         with ledger.phase("train"):
             train(run, next_token, until=self.steps, hooks=hooks, ledger=ledger, schedule=schedule)
-        files.replace(out / _COSTS / "base.json", json.dumps(ledger.state_dict()))
+        book(ledger, out / _COSTS / "base.json")
         return runtime.unwrap(run.model)
 
 
@@ -185,6 +185,13 @@ def _fingerprint(folder: Path, length: int) -> str:
 
 def cost_file(folder: Path, shares: Mapping[str, float], seed: int) -> Path:
     return folder / _COSTS / file_name(shares, seed)
+
+
+def book(ledger: Ledger, path: Path) -> None:
+    """Add to what is booked in a file: a training that is done again, such as for other skills, is paid for again."""
+    before, now = cost(path), {phase: Cost(**amounts) for phase, amounts in ledger.state_dict().items()}
+    whole = {phase: before.get(phase, Cost()) + now.get(phase, Cost()) for phase in {**before, **now}}
+    files.replace(path, json.dumps({phase: spent.as_dict() for phase, spent in whole.items()}))
 
 
 def cost(path: Path) -> dict[str, Cost]:
