@@ -78,6 +78,13 @@ def test_unevaluated_skills_are_measured_where_they_are_trained_on(made: Task, m
     assert found(model)[made.skills[1]] > 0
 
 
+def test_they_are_spread_over_their_pool(made: Task) -> None:
+    pool = [{"input_ids": torch.tensor([row, row])} for row in range(9)]
+    some = Task(("a", "b"), ("a",), {"a": pool, "b": pool}, made.held_out, 2, False)
+    found = Controls.of_pools(some, 5, Ledger()).held_out["b"][0]["input_ids"]
+    assert found[:, 0].tolist() == [0, 1, 3, 5, 7]
+
+
 def test_a_point_costs_what_the_run_took_without_measuring_it(made: Task, model) -> None:
     ledger = Ledger()
     watch = Watch(made, ledger)

@@ -36,6 +36,8 @@ QUICK = [
     "8",
     "--seeds",
     "2",
+    "--precision",
+    "fp32",
 ]
 BYTES = tokenizers.fingerprint(tokenizers.byte_tokenizer())
 
@@ -90,7 +92,7 @@ def trained(monkeypatch) -> list[tuple[dict[str, float], int]]:
 
 
 def test_files_are_skills(here):
-    said = learned(*FILES, *QUICK)
+    said = learned(*FILES, *QUICK, "--precision", "auto")
     found = Graph.load("graph.json", tokenizer=BYTES)
     assert found.skills == found.evaluated == ("vowels", "hums", "marks")
     assert json.loads(found.data) == {Path(name).stem: corpora.fingerprint(name) for name in FILES}

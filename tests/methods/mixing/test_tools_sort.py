@@ -14,11 +14,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from shoestring.data import tokenizers
-from shoestring.methods.mixing import clusters
+from shoestring.methods.mixing import clusters, tools_sort_training
 from shoestring.methods.mixing.documents import Sample
-from shoestring.methods.mixing.tools_sort import By, Found, Training, find, sort, told
+from shoestring.methods.mixing.tools_sort import Found, find, sort, told
+from shoestring.methods.mixing.tools_sort_training import By, Training
 from shoestring.methods.mixing.tools_sorted import skills_table
+from shoestring.methods.mixing.trajectories import Trajectories
 from shoestring.models import presets, pretrained
+from shoestring.types import Run
 
 LETTERS = "abcdefghijklmnop"
 QUICK = ["--runs", "1", "--length", "17"]
@@ -104,9 +107,13 @@ def test_other_ways(app, tmp_path, by):
     written = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["n"] for row in written] == list(range(6))
     assert {row["skill"] for row in written} == {"old"}
-    assert {row["found"] for row in written} == {0, 1}
+    found = [row["found"] for row in written]
     if by == "counts":
-        assert [row["found"] for row in written] == [0, 1, 0, 1, 0, 1]
+        assert found == [0, 1, 0, 1, 0, 1]
+    else:  # so short a training tells little: what it sorts by is what the way says
+        training = Training("neox-tiny", None, 17, 1, 8, 2, None, 0, tmp_path / "anew")
+        features = training.features(words, [By(by)], lambda done, total: None)[By(by)]
+        assert found == clusters.cluster(features, 2, 0).tolist()
 
 
 def test_a_draw_says_what_it_left_out(app, tmp_path):
@@ -132,14 +139,17 @@ def test_a_trained_model_brings_its_tokenizer(app, tmp_path):
         run(app, path, *options, "--tokenizer", "bytes")
 
 
-def test_runs_and_checkpoints_are_as_many_as_asked_for(monkeypatch):
+def test_runs_and_checkpoints_are_as_many_as_asked_for(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(clusters, "cluster", lambda features, skills, seed: seen.append(features.shape) or np.arange(4))
-    training = Training("neox-tiny", None, 8, runs=3, steps=7, checkpoints=4, learning_rate=None, seed=0)
+    training = Training("neox-tiny", None, 8, 3, steps=7, checkpoints=4, learning_rate=None, seed=0, folder=tmp_path)
     shown = []
     find(samples(["abcd", "bcde", "cdef", "defg"]), 4, By.losses, training, None, lambda *how: shown.append(how))
     assert seen == [(4, 12)]
-    assert shown == [(step, 21) for step in range(1, 22)]
+    assert sorted(set(shown)) == [(step, 21) for step in range(22)]
+    shown.clear()
+    find(samples(["abcd", "bcde", "cdef", "defg"]), 4, By.losses, training, None, lambda *how: shown.append(how))
+    assert shown == [(7, 21), (14, 21), (21, 21)], "what was trained is kept"
 
 
 def test_what_was_told_is_found():
@@ -175,6 +185,8 @@ REFUSED = [
     (["--model", "./nothing"], "there is no such folder"),
     (["--tokenizer", "bpe:x"], "expected a vocabulary size"),
     (["--field", "task"], "a field 'task' already: give another --field"),
+    (["--out", "heap.jsonl/sorted.jsonl"], "it is the data, or in its folder"),
+    (["--out", "notes.txt/sorted.jsonl"], "its folder cannot be made"),
     (["--out", "sorted.txt"], r"--out sorted\.txt: expected the name of a file ending in \.jsonl"),
 ]
 
@@ -184,10 +196,11 @@ def test_what_is_refused_before_anything_is_trained(app, tmp_path, monkeypatch, 
     monkeypatch.setattr(Training, "_run", None)
     monkeypatch.chdir(tmp_path)
     path = data(tmp_path / "heap.jsonl", records(12))
+    (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match=message) as refusal:
         run(app, path, *([] if "--skills" in options else ["--skills", "3"]), *options)
     assert "\n" not in str(refusal.value)
-    assert [file.name for file in tmp_path.iterdir()] == ["heap.jsonl"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["heap.jsonl", "notes.txt"]
 
 
 def test_no_data(app, tmp_path):
@@ -211,6 +224,37 @@ def test_missing_libraries_are_said_first(app, tmp_path, monkeypatch):
     path = data(tmp_path / "heap.jsonl", records(6))
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'shoestring\[mixing\]'"):
         run(app, path, "--skills", 2, "--out", tmp_path / "sorted.jsonl")
+
+
+def test_stopped_in_the_middle_it_goes_on(app, tmp_path, monkeypatch):
+    """Stopped in the second of three trainings, after a checkpoint and past it."""
+    path = data(tmp_path / "heap.jsonl", records(12))
+    options = ["--skills", "2", "--runs", "3", "--steps", "6", "--checkpoints", "3", "--length", "17"]
+    run(app, path, *options, "--out", tmp_path / "never" / "sorted.jsonl")
+    seen, cluster = [], clusters.cluster
+    monkeypatch.setattr(clusters, "cluster", lambda features, *rest: seen.append(features) or cluster(features, *rest))
+    run(app, path, *options, "--out", tmp_path / "again" / "sorted.jsonl")
+    monkeypatch.setattr(tools_sort_training, "_SAVED", 1)
+    monkeypatch.setattr(tools_sort_training, "_SAVE_SECONDS", 0.0)
+    whole, left = Trajectories.__call__, 5
+
+    def stopped(taken: Trajectories, at: Run) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise KeyboardInterrupt
+        whole(taken, at)
+
+    monkeypatch.setattr(Trajectories, "__call__", stopped)
+    out = tmp_path / "stopped" / "sorted.jsonl"
+    arguments = [str(argument) for argument in (path, *options, "--out", out)]
+    assert CliRunner().invoke(app, arguments).exit_code == 130
+    assert not out.exists()
+    run(app, path, *options, "--out", out)
+    assert -left == 9 - 4, "four looks were kept, one was not"
+    assert out.read_text() == (tmp_path / "never" / "sorted.jsonl").read_text()
+    assert all(np.array_equal(one, other) for one, other in zip(seen[:4], seen[4:], strict=True))
+    assert [file.name for file in out.parent.iterdir()] == ["sorted.jsonl"]
 
 
 def test_stopped_or_diverged_leaves_what_stood_there(app, tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shoestring.methods.mixing.tools_out import check_out
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -86,7 +88,9 @@ def graph(
     DATA: one source whose documents carry a domain, which are the skills; or several sources, each a skill. A source is
     a file, a folder, python, or hf:NAME; name=path calls a skill otherwise than its file.
     """
-    check_out(out)
+    check_out(out, ".json")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("graph runs in one process: start it without torchrun, and say --workers for several")
     from shoestring.methods.mixing.tools_learned import Wanted
     from shoestring.methods.mixing.tools_trainings import Start
     from shoestring.methods.mixing.tools_watch import watching
@@ -112,20 +116,6 @@ def graph(
     with watching() as tell:
         found = wanted.learned(tell, lambda sentence: typer.echo(f"warning: {sentence}", err=True))
     _leave(found, out)
-
-
-def check_out(out: Path) -> None:
-    """Before anything is trained. Raises ValueError where the graph could not be written."""
-    if out.suffix != ".json" or out.is_dir():
-        raise ValueError(f"--out {out}: expected the name of a file ending in .json")
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("graph runs in one process: start it without torchrun, and say --workers for several")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"--out {out}: its folder cannot be made ({error.strerror}): give another") from error
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: its folder cannot be written: give another")
 
 
 def cost_table(costs: Mapping[str, Cost]) -> Table:

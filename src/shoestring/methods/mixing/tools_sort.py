@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import nn
-    from transformers import PreTrainedTokenizerFast
+from shoestring.methods.mixing.tools_out import check_out
+from shoestring.methods.mixing.tools_sort_training import By, Progress, Training
 
+if TYPE_CHECKING:
     from shoestring.methods.mixing.clusters import Recovered
     from shoestring.methods.mixing.documents import Sample
-    from shoestring.types import Run
 
-Progress = Callable[[int, int], None]
 KNOWN = ("domain", "skill", "task")
-BATCH, BUCKETS = 16, 4096
 SHOWN = 2  # samples of a skill in the table
-
-
-class By(StrEnum):
-    losses = "losses"
-    falls = "falls"
-    embeddings = "embeddings"
-    counts = "counts"
 
 
 def sort(
@@ -63,26 +50,34 @@ def sort(
     field: Annotated[str, typer.Option(help="What the number of the skill is called in --out.")] = "skill",
     seed: Annotated[int, typer.Option(min=0, max=2**31, help="Of the draw, the weights and the groups.")] = 0,
 ) -> None:
-    """Find skills in unsorted samples, and write each record with the number of its skill."""
+    """Find skills in unsorted samples, and write each record with the number of its skill.
+
+    Until it has ended, what was trained lies in a folder beside --out, and the same command goes on from there.
+    """
     from rich.console import Console
-    from rich.progress import Progress
 
     from shoestring import files
     from shoestring.methods.mixing.documents import read
     from shoestring.methods.mixing.tools_sorted import recovered_table, skills_table
+    from shoestring.methods.mixing.tools_watch import watching
 
-    training = Training(model, tokenizer, length, runs, steps, checkpoints, learning_rate, seed)
+    kept = out.with_name(f"{out.name}.trainings")
+    training = Training(model, tokenizer, length, runs, steps, checkpoints, learning_rate, seed, kept)
     training.check()
-    _check_out(out, data)
+    if out.resolve().is_relative_to(data.resolve()):
+        raise ValueError(
+            f"--out {out}: it is the data, or in its folder, where it would be read as data: write elsewhere"
+        )
+    check_out(out, ".jsonl")
     drawn, total = read(data, text_field or ["text"], samples, seed)
     if any(field in sample.record for sample in drawn):
         raise ValueError(f"{data}: its records have a field {field!r} already: give another --field")
     truth = told(drawn, known)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("training", total=None)
-        found = find(drawn, skills, by, training, truth, lambda done, of: bar.update(task, completed=done, total=of))
+    with watching() as tell:
+        found = find(drawn, skills, by, training, truth, lambda done, total: tell("steps", done, total))
     records = ({**sample.record, field: skill} for sample, skill in zip(drawn, found.skills, strict=True))
     files.replace(out, "".join(json.dumps(record, default=str) + "\n" for record in records))
+    shutil.rmtree(kept, ignore_errors=True)
     console = Console()
     console.print(skills_table(drawn, found, truth))
     if truth is not None:
@@ -104,97 +99,6 @@ class Found(NamedTuple):
     skills: list[int]
     typical: list[list[int]]
     recovered: dict[str, Recovered | str]
-
-
-@dataclass(frozen=True)
-class Training:
-    """The small trainings whose losses are looked at."""
-
-    model: str
-    tokenizer: str | None
-    length: int
-    runs: int
-    steps: int
-    checkpoints: int
-    learning_rate: float | None
-    seed: int
-
-    @property
-    def trained(self) -> bool:
-        return "/" in self.model or Path(self.model).exists()
-
-    def check(self) -> None:
-        if self.checkpoints > self.steps:
-            raise ValueError(f"--checkpoints {self.checkpoints} of --steps {self.steps}: expected at most as many")
-        if self.trained and self.tokenizer is not None:
-            raise ValueError(f"--tokenizer {self.tokenizer}: {self.model} has its own: leave the option out")
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ValueError("sort runs in one process: start it without torchrun")
-
-    def features(self, texts: Sequence[str], wanted: Sequence[By], progress: Progress) -> dict[By, NDArray[Any]]:
-        """(samples, d) of each way that is wanted."""
-        import numpy as np
-
-        from shoestring.data import tokenizers
-        from shoestring.methods.mixing import clusters, embeddings
-        from shoestring.methods.mixing.trajectories import RaggedBatches, Trajectories
-
-        tokenizer, build = self._built(texts)
-        end = np.int64(tokenizer.eos_token_id)
-        ids = [np.append(row, end)[: self.length] for row in tokenizers.encoder(tokenizer)(texts)]
-        batches = RaggedBatches(ids, BATCH, self.seed).in_order()
-        found = {By.counts: embeddings.token_counts(batches, min(len(tokenizer), BUCKETS)).numpy()}
-        if list(wanted) != [By.counts]:
-            taken = Trajectories(batches)
-            for number in range(self.runs):
-                model = self._run(number, build, RaggedBatches(ids, BATCH, self.seed + number), taken, progress)
-            found[By.losses], found[By.falls] = taken.losses, clusters.falls(taken.losses)
-            found[By.embeddings] = clusters.standardised(embeddings.pooled(model, batches).numpy())
-        return {way: found[way] for way in wanted}
-
-    def _run(
-        self, number: int, build: Callable[[int], nn.Module], stream: Any, taken: Callable[[Run], None], show: Progress
-    ) -> nn.Module:
-        from shoestring import runtime
-        from shoestring.methods.mixing.tools_trainings import NEW_RATE, TRAINED_RATE
-        from shoestring.train import optim
-        from shoestring.train.loop import train
-        from shoestring.train.objectives import next_token
-        from shoestring.types import Run
-
-        at = {round(self.steps * (place + 1) / self.checkpoints) for place in range(self.checkpoints)}
-
-        def look(run: Run) -> None:
-            if run.step in at:
-                taken(run)
-            show(number * self.steps + run.step, self.runs * self.steps)
-
-        runtime.seed_everything(self.seed + number)  # a trained model may have dropout
-        model = build(self.seed + number)
-        rate = self.learning_rate or (TRAINED_RATE if self.trained else NEW_RATE)
-        run = Run(model, optim.adamw(model, rate), stream)
-        schedule = optim.constant(min(20, self.steps // 10))
-        return train(run, next_token, until=self.steps, hooks=[look], schedule=schedule).model
-
-    def _built(self, texts: Sequence[str]) -> tuple[PreTrainedTokenizerFast, Callable[[int], nn.Module]]:
-        """The tokenizer, and the model that a seed begins with."""
-        import copy
-
-        import torch
-
-        from shoestring.data import tokenizers
-        from shoestring.models import presets, pretrained
-
-        if self.trained:
-            kept, _ = pretrained.load(self.model, torch.float32)
-            context = kept.config.max_position_embeddings
-            if context < self.length:
-                raise ValueError(f"--length {self.length}: {self.model} has a context of {context} tokens")
-            return tokenizers.load(self.model), lambda seed: copy.deepcopy(kept)
-        presets.configuration(self.model, 1, self.length)  # a wrong name is refused before a tokenizer is trained
-        tokenizer = tokenizers.resolve(self.tokenizer or "bytes", texts)
-        config = presets.configuration(self.model, len(tokenizer), self.length)
-        return tokenizer, lambda seed: presets.build(config, seed)
 
 
 def find(
@@ -235,15 +139,3 @@ def told(samples: Sequence[Sample], known: str | None) -> Truth | None:
         )
     domains = [sample.domain for sample in samples]
     return Truth("file", domains) if len(set(domains)) > 1 else None
-
-
-def _check_out(out: Path, data: Path) -> None:
-    """Before anything is trained. Raises ValueError where the result could not be written, or would be read as data."""
-    if out.suffix != ".jsonl" or out.is_dir():
-        raise ValueError(f"--out {out}: expected the name of a file ending in .jsonl")
-    if out.resolve().is_relative_to(data.resolve()):
-        raise ValueError(
-            f"--out {out}: it is the data, or in its folder, where it would be read as data: write elsewhere"
-        )
-    if out.parent.exists() and not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out {out}: its folder cannot be written: give another")

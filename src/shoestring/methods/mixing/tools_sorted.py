@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shoestring.methods.mixing.documents import Sample
-    from shoestring.methods.mixing.tools_sort import By, Found, Truth
+    from shoestring.methods.mixing.tools_sort import Found, Truth
+    from shoestring.methods.mixing.tools_sort_training import By
 
 LETTERS = 60  # of a sample in the table
 
