@@ -128,7 +128,7 @@ def compare(outs: Annotated[list[Path], typer.Argument(help="Folders of finished
 
     from shoestring.evaluate import report
 
-    Console().print(report.compare(outs))
+    Console(width=report.terminal_width()).print(report.compare(outs))
 
 
 @app.command("report")
@@ -174,7 +174,7 @@ def _show(found: Report, folder: Path) -> None:
     from shoestring.evaluate import report
     from shoestring.evaluate.savings import savings
 
-    console = Console()
+    console = Console(width=report.terminal_width())
     for group in found.groups():
         console.print(report.table(found, group))
     for sentence in savings(found):

@@ -160,17 +160,18 @@ def test_a_broken_file_is_told_by_file_and_key(report, tmp_path, name, old, new,
 def test_compare_names_runs_by_folder_and_by_path_where_two_are_alike(report, tmp_path):
     for place in ("a/run", "b/run", "other"):
         write(report, tmp_path / place)
-    assert str(compare([tmp_path / "a/run", tmp_path / "other"]).title) == "run | other"
+    assert str(compare([tmp_path / "a/run", tmp_path / "other"]).renderables[0].title) == "run | other"
     assert (
-        str(compare([tmp_path / "a/run", tmp_path / "b/run"]).title) == f"{tmp_path / 'a/run'} | {tmp_path / 'b/run'}"
+        str(compare([tmp_path / "a/run", tmp_path / "b/run"]).renderables[0].title)
+        == f"{tmp_path / 'a/run'} | {tmp_path / 'b/run'}"
     )
     with pytest.raises(ValueError, match="nothing to compare"):
         compare([])
 
 
 def test_the_table_is_the_reports(report):
-    assert str(table(report).title) == "averaging · cpu"
-    assert table(report).row_count == 3
+    assert str(table(report).renderables[0].title) == "averaging · cpu"
+    assert table(report).renderables[0].row_count == 3
 
 
 def test_nothing_heavy_is_imported():

@@ -3,15 +3,14 @@
 import io
 
 import pytest
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
 
 from shoestring.cost import Cost
 from shoestring.evaluate.scores import Report, Row, Score
-from shoestring.evaluate.tables import BLANK, compare, grid, grids, table
+from shoestring.evaluate.tables import BLANK, compare, grid, grids, table, terminal_width
 
 
-def shown(drawn: Table, width: int = 100) -> str:
+def shown(drawn: Group, width: int = 100) -> str:
     text = io.StringIO()
     Console(file=text, width=width).print(drawn)
     return text.getvalue()
@@ -79,6 +78,28 @@ def test_too_much_for_one_hundred_columns_is_folded_and_not_lost():
     text = shown(table(report(Row("raw", True, scores, Cost(1, 1, 1, 1, 1, 1, 1)))))
     assert max(map(len, text.splitlines())) <= 100
     assert text.count("±") == 9
+
+
+@pytest.mark.parametrize(("width", "of_one", "of_two"), [(200, 2, 2), (100, 2, 2), (80, 2, 3), (60, 3, 4), (40, 6, 6)])
+@pytest.mark.parametrize("runs", [1, 2])
+def test_what_has_no_room_stands_below(runs, width, of_one, of_two, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    scores = {f"score {i}": Score.of([2.1234, 2.1256]) for i in range(6)} | {"dev loss": Score.of([1.0])}
+    rows = [Row(name, name == "raw", scores, Cost(1, 1, 1, 1, 1, 1, 1)) for name in ("raw", "a row of long name")]
+    drawn = table(report(*rows)) if runs == 1 else compare({"one": report(*rows), "two": report(*rows)})
+    text = shown(drawn, width)
+    assert max(map(len, text.splitlines())) <= width
+    parts = of_one if runs == 1 else of_two
+    assert text.count("raw †") == text.count("a row of") == parts * runs
+    assert text.count("± 0.0016") == 12 * runs
+    assert text.count("† twin") == 1
+
+
+def test_what_is_no_terminal_is_as_wide_as_a_table_may_be(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal_width() == 100
+    monkeypatch.setenv("COLUMNS", "63")
+    assert terminal_width() == 63
 
 
 def test_names_are_not_markup():

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from shoestring.evaluate import records, tables
 from shoestring.evaluate.page import page
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
-from shoestring.evaluate.tables import table
+from shoestring.evaluate.tables import table, terminal_width
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
-__all__ = ["Pair", "Point", "Report", "Row", "Scatter", "Score", "compare", "read", "table", "write"]
+__all__ = ["Pair", "Point", "Report", "Row", "Scatter", "Score", "compare", "read", "table", "terminal_width", "write"]
 
 _KINDS = ("metric", "fact", "row", "pair", "note", "point", "scatter")
 
@@ -56,7 +56,7 @@ def read(out: Path) -> Report:
     return _assemble(short, found, source)
 
 
-def compare(outs: Sequence[Path]) -> Table:
+def compare(outs: Sequence[Path]) -> Group:
     """Rows of several runs side by side, each cost beside its ratio to the first row's; runs of different rooms too."""
     if not outs:
         raise ValueError("nothing to compare: name at least one --out folder of a finished run")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from rich import box
 from rich.cells import cell_len
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -89,7 +90,12 @@ def scores(row: Row, metrics: Sequence[str]) -> tuple[str, ...]:
     return tuple(plus_minus(row.scores[metric]) if metric in row.scores else BLANK for metric in metrics)
 
 
-def table(report: Report, group: str | None = None) -> Table:
+def terminal_width() -> int:
+    """Columns of the terminal that tables are drawn for; as many as they take at most, where it is no terminal."""
+    return shutil.get_terminal_size((_WIDTH, 24)).columns
+
+
+def table(report: Report, group: str | None = None) -> Group:
     """The report for a terminal: one row a Row, the twins marked, scores before costs.
 
     group   whose rows are shown, with the scores that these have; all rows where None
@@ -109,7 +115,7 @@ def table(report: Report, group: str | None = None) -> Table:
     return _table(title, [*found.metrics, *found.currencies], lines)
 
 
-def compare(reports: Mapping[str, Report]) -> Table:
+def compare(reports: Mapping[str, Report]) -> Group:
     """Rows of several runs, by the run's name, side by side; below each cost stands its ratio to the first row's.
 
     Of several runs only the scores that two or more of them share are shown, blank where a row has none.
@@ -144,23 +150,30 @@ def _name(title: str, twin: bool) -> Text:
     return Text(f"{title} †", style="dim") if twin else Text(title, style="bold")
 
 
-def _table(title: str, columns: list[str], lines: list[list[Text] | Text]) -> Table:
-    """Cells below their columns, and between them lines of one text that open a section."""
-    marked = any(str(line[0]).endswith("†") for line in lines if isinstance(line, list))
-    drawn = Table(
-        title=Text(title),
-        title_justify="left",
-        caption=Text("† twin: the plain baseline") if marked else None,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-    )
-    room = min(_WIDTH, shutil.get_terminal_size((_WIDTH, 24)).columns)
-    widths = _widths(columns, [line for line in lines if isinstance(line, list)], room)
-    if not widths:
+def _table(title: str, columns: list[str], lines: list[list[Text] | Text]) -> Group:
+    """Cells below their columns, and between them lines of one text that open a section.
+
+    Where there is not room for all columns, each sd stands below its mean; where there still is not, further columns
+    follow in tables below, so that no cell is broken.
+    """
+    room = min(_WIDTH, terminal_width())
+    whole = _widths(columns, lines, room)
+    if not whole:
         lines = [_stacked(line) for line in lines]
-        widths = _widths(columns, [line for line in lines if isinstance(line, list)], room)
+    parts = [range(len(columns))] if whole or _widths(columns, lines, room) else _parts(columns, lines, room)
+    drawn = []
+    for part in parts:
+        some = [[line[0], *(line[1 + index] for index in part)] if isinstance(line, list) else line for line in lines]
+        drawn.append(_drawn([columns[index] for index in part], some, room))
+    drawn[0].title, drawn[0].title_justify = Text(title), "left"
+    if any(str(line[0]).endswith("†") for line in lines if isinstance(line, list)):
+        drawn[-1].caption, drawn[-1].caption_justify = Text("† twin: the plain baseline"), "left"
+    return Group(*drawn)
+
+
+def _drawn(columns: list[str], lines: list[list[Text] | Text], room: int) -> Table:
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    widths = _widths(columns, lines, room)
     rest = room - sum(width + _GAP for width in widths) if widths else None
     drawn.add_column("", overflow="fold", max_width=rest)
     for index, column in enumerate(columns):
@@ -174,6 +187,19 @@ def _table(title: str, columns: list[str], lines: list[list[Text] | Text]) -> Ta
     return drawn
 
 
+def _parts(columns: list[str], lines: list[list[Text] | Text], room: int) -> list[range]:
+    """The columns in as few parts as have room, at least one in each."""
+    parts = [range(0, 1)]
+    for index in range(1, len(columns)):
+        part = range(parts[-1].start, index + 1)
+        some = [[line[0], *line[1 + part.start : 1 + part.stop]] for line in lines if isinstance(line, list)]
+        if _widths(columns[part.start : part.stop], some, room):
+            parts[-1] = part
+        else:
+            parts.append(range(index, index + 1))
+    return parts
+
+
 def _stacked(line: list[Text] | Text) -> list[Text] | Text:
     """The cells of a line with each sd below its mean."""
     if isinstance(line, Text):
@@ -181,8 +207,9 @@ def _stacked(line: list[Text] | Text) -> list[Text] | Text:
     return [line[0], *(Text(cell.plain.replace(" ± ", "\n± ")) for cell in line[1:])]
 
 
-def _widths(columns: list[str], rows: list[list[Text]], room: int) -> list[int]:
+def _widths(columns: list[str], lines: Sequence[list[Text] | Text], room: int) -> list[int]:
     """Widths that break no cell, with titles on one line if there is room, else in words; none where there is none."""
+    rows = [line for line in lines if isinstance(line, list)]
     cells = [max(cell_len(part) for row in rows for part in row[i].plain.split("\n")) for i in range(1, len(rows[0]))]
     for titles in (columns, [max(column.split(), key=cell_len) for column in columns]):
         widths = [max(cell, cell_len(title)) for cell, title in zip(cells, titles, strict=True)]

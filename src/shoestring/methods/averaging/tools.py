@@ -107,7 +107,7 @@ def curve(
 
     found = Curve(run, data, out, count, stride, shape.value, tokens, length).report()
     report.write(found, out)
-    console = Console()
+    console = Console(width=report.terminal_width())
     console.print(report.table(found))
     for sentence in (*savings(found), *found.notes):
         console.print(f"• {sentence}", highlight=False)

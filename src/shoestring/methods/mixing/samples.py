@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,6 +53,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.input_ids)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells these samples from any others."""
+        digest = hashlib.sha256(self.input_ids.numpy().tobytes())
+        digest.update(self.labels.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def length(self) -> int:

@@ -27,6 +27,7 @@ class Windows:
 
     length   tokens a window; what is left at the end is dropped
     part     "train", "dev" or "test" of the text cut by stretches of windows; all of it where None
+    `fingerprint` tells them from any others.
     Raises ValueError where the tokens do not fill one window.
     """
 
@@ -40,6 +41,7 @@ class Windows:
             wanted = f"it takes {least(length, part):,}"
             raise ValueError(f"{tokens.folder}: {len(tokens)} tokens do not fill {told} of {length}: {wanted}")
         self._rows = rows
+        self.fingerprint = f"{tokens.fingerprint} {part or 'all'} {length}"
 
     def batches(self, count: int, rows: int) -> list[Batch]:
         """At most `count` windows spread over all, `rows` at a time, each token but a window's first a target."""

@@ -93,7 +93,7 @@ def rank(
         ranked = ranking.found(lambda done, total: bar.update(task, completed=done, total=total))
     found = tools_ranked.report(ranked, told)
     report.write(found, out)
-    console = Console()
+    console = Console(width=report.terminal_width())
     for group in found.groups():
         console.print(report.table(found, group))
     for sentence in found.notes:
