@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ class SkillIt:
         self.floor, self.switches = floor, switches
         self.losses = Losses(graph.evaluated)
         self.history: list[tuple[int, dict[str, float]]] = []
-        self.edges = graph.edges.clone()
+        self.edges = graph.edges  # replaced as they are dampened, never changed in place
         self.first: list[float] | None = None
         self.useful = usefulness(graph)
         self.stratified = fall_back and not self.useful.useful
@@ -162,7 +163,7 @@ class SkillIt:
         return {
             "skills": list(self.graph.skills),
             "evaluated": list(self.graph.evaluated),
-            "graph": self.graph.edges.tolist(),
+            "graph": hashlib.sha256(self.graph.edges.numpy().tobytes()).hexdigest()[:16],
             "rate": self.rate,
             "round_steps": self.round_steps,
             "window": self.window,
