@@ -26,7 +26,8 @@ import torch
 
 from shoestring.evaluate.facts import gather
 from shoestring.methods.mixing.documents import read
-from shoestring.methods.mixing.tools_sort import By, Training, find, told
+from shoestring.methods.mixing.tools_sort import find, told
+from shoestring.methods.mixing.tools_sort_training import By, Training
 
 LETTERS = list("abcdefghijklmnop")
 
@@ -96,10 +97,12 @@ def sorted_by_all(
         if truth is None:
             raise RuntimeError(f"void: {name} names no skills")
         skills = len(set(truth.values))
-        training = Training(
-            "neox-tiny", None, length, arguments.runs, arguments.steps, min(20, arguments.steps), None, seed
-        )
-        found = find(drawn, skills, By.losses, training, truth, lambda done, of: None)
+        looks = min(20, arguments.steps)
+        with tempfile.TemporaryDirectory() as kept:
+            training = Training(
+                "neox-tiny", None, length, arguments.runs, arguments.steps, looks, None, seed, Path(kept)
+            )
+            found = find(drawn, skills, By.losses, training, truth, lambda done, of: None)
         for way, one in found.recovered.items():
             if not isinstance(one, str):
                 shares.setdefault(way, []).append(one.share)

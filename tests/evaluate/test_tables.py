@@ -95,6 +95,13 @@ def test_what_has_no_room_stands_below(runs, width, of_one, of_two, monkeypatch)
     assert text.count("† twin") == 1
 
 
+def test_runs_that_share_nothing_are_named_all_the_same():
+    free = [report(Row(name, False, {name: Score.of([1.0])}, Cost()), metric=name) for name in ("one", "other")]
+    text = shown(compare({"a": free[0], "b": free[1]}))
+    assert "a (averaging)" in text
+    assert "other" in text
+
+
 def test_what_is_no_terminal_is_as_wide_as_a_table_may_be(monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     assert terminal_width() == 100

@@ -166,9 +166,8 @@ def _table(title: str, columns: list[str], lines: list[list[Text] | Text]) -> Gr
         some = [[line[0], *(line[1 + index] for index in part)] if isinstance(line, list) else line for line in lines]
         drawn.append(_drawn([columns[index] for index in part], some, room))
     drawn[0].title, drawn[0].title_justify = Text(title), "left"
-    if any(str(line[0]).endswith("†") for line in lines if isinstance(line, list)):
-        drawn[-1].caption, drawn[-1].caption_justify = Text("† twin: the plain baseline"), "left"
-    return Group(*drawn)
+    marked = any(str(line[0]).endswith("†") for line in lines if isinstance(line, list))
+    return Group(*drawn, *([Text("† twin: the plain baseline", style="table.caption")] if marked else []))
 
 
 def _drawn(columns: list[str], lines: list[list[Text] | Text], room: int) -> Table:
@@ -189,7 +188,7 @@ def _drawn(columns: list[str], lines: list[list[Text] | Text], room: int) -> Tab
 
 def _parts(columns: list[str], lines: list[list[Text] | Text], room: int) -> list[range]:
     """The columns in as few parts as have room, at least one in each."""
-    parts = [range(0, 1)]
+    parts = [range(min(1, len(columns)))]
     for index in range(1, len(columns)):
         part = range(parts[-1].start, index + 1)
         some = [[line[0], *line[1 + part.start : 1 + part.stop]] for line in lines if isinstance(line, list)]

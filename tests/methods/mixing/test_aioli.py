@@ -188,6 +188,22 @@ def test_no_round_begins_that_would_end_in_a_try(until: int, rounds: int) -> Non
     assert late.told == []
 
 
+@pytest.mark.parametrize(("until", "stop"), [(45, 45), (45, 43), (80, 26)])
+def test_a_run_that_is_made_longer_goes_on(until: int, stop: int) -> None:
+    """Stopped within, or after, a round that was not begun, it learns nothing of it, and the next as ever."""
+    world = World()
+    hook = hooked(world, until=until)
+    hook.begin(world.run)
+    world.go(hook, stop)
+    longer = hooked(world, until=100)
+    longer.load_state_dict(hook.state_dict())
+    world.go(longer, 100)
+    rounds = [step for step, _ in longer.history]
+    assert rounds == ([9, 29, 69, 89] if until == 45 else [9, 29, 49, 69, 89])
+    for law in longer.laws:
+        assert torch.equal(law, longer.laws[0]) or torch.allclose(law, longer.laws[0])
+
+
 # against the published procedure, written down once more
 
 

@@ -340,6 +340,24 @@ def test_a_source_that_fails_costs_no_batch(kind: type) -> None:
         assert read + take(mixture, 9 - len(read)) == whole
 
 
+def test_nor_does_a_batch_that_could_not_be_made() -> None:
+    def collate(samples: list[Any]) -> Any:
+        if fails:
+            raise OSError("no room")
+        return [int(sample["x"]) for sample in samples]
+
+    fails = False
+    given = {"sources": sources() | {"c": Endless(2000, 300)}, "collate": collate}
+    whole = list(islice(mixed(**given), 6))
+    mixture = mixed(**given)
+    read = list(islice(mixture, 3))
+    fails = True
+    with pytest.raises(OSError, match="no room"):
+        next(iter(mixture))
+    fails = False
+    assert read + list(islice(mixture, 3)) == whole
+
+
 def test_another_mixture_is_refused_by_what_differs() -> None:
     state = mixed().state_dict()
     for more, words in (

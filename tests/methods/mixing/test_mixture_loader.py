@@ -158,6 +158,11 @@ def test_workers_that_stand_elsewhere_are_not_read_on() -> None:
         next(batches)
     anew = iter(loader)
     assert next(anew)["x"].tolist() == first
+    second = next(iter(loader.mixture))["x"].tolist()
+    assert second == next(islice(mixed(), 1, None))["x"].tolist()
+    with pytest.raises(ValueError, match="go on with a new iterator"):
+        next(anew)
+    assert loader.mixture.batches == 2
     gc.collect()  # as above
 
 

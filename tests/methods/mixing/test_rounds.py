@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def test_losses_that_are_none_are_refused_and_not_kept() -> None:
         losses.add(3, {"a": 1.0})
     with pytest.raises(ValueError, match="step 4: the loss of 'b' is inf: the weights stay as they are; lower"):
         losses.add(4, {"a": 1.0, "b": math.inf})
+    with pytest.raises(ValueError, match="the skill 'b' was not evaluated"):
+        losses.add(3, defaultdict(float, a=1.0))
     assert losses.rows == []
 
 

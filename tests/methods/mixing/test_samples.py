@@ -87,3 +87,10 @@ def test_each_piece_is_encoded_by_itself(pieces: list[list[tuple[str, bool]]], a
 def test_what_cannot_be_trained_on(pieces: list[Pieces], keywords: dict[str, int], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Samples(pieces, BYTES, **keywords)  # type: ignore[arg-type]
+
+
+def test_samples_are_known_by_what_is_asked_and_what_is_scored() -> None:
+    ways = ((TWO, False), (TWO, True), (TWO[:1], False))
+    marks = [Samples(pieces, BYTES, whole).fingerprint for pieces, whole in ways]
+    assert len(set(marks)) == 3
+    assert marks[0] == Samples(TWO, BYTES).fingerprint

@@ -112,7 +112,7 @@ def test_other_ways(app, tmp_path, by):
         assert found == [0, 1, 0, 1, 0, 1]
     else:  # so short a training tells little: what it sorts by is what the way says
         training = Training("neox-tiny", None, 17, 1, 8, 2, None, 0, tmp_path / "anew")
-        features = training.features(words, [By(by)], lambda done, total: None)[By(by)]
+        features = training.features(words, [By(by)], lambda done, total: None).by[By(by)]
         assert found == clusters.cluster(features, 2, 0).tolist()
 
 
@@ -255,6 +255,18 @@ def test_stopped_in_the_middle_it_goes_on(app, tmp_path, monkeypatch):
     assert out.read_text() == (tmp_path / "never" / "sorted.jsonl").read_text()
     assert all(np.array_equal(one, other) for one, other in zip(seen[:4], seen[4:], strict=True))
     assert [file.name for file in out.parent.iterdir()] == ["sorted.jsonl"]
+
+
+def test_the_trainings_of_another_command_are_left_alone(app, tmp_path):
+    path, out = data(tmp_path / "heap.jsonl", records(12)), tmp_path / "sorted.jsonl"
+    other = tmp_path / "sorted.jsonl.trainings" / "other" / "kept"
+    other.parent.mkdir(parents=True)
+    other.write_text("paid for")
+    for by in ("counts", "losses"):
+        options = ["--skills", 2, "--by", by, "--steps", 2, "--checkpoints", 1, "--known", "task", *QUICK]
+        run(app, path, *options, "--out", out)
+        assert [file.name for file in (tmp_path / "sorted.jsonl.trainings").iterdir()] == ["other"]
+    assert other.read_text() == "paid for"
 
 
 def test_stopped_or_diverged_leaves_what_stood_there(app, tmp_path, monkeypatch):

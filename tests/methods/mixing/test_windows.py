@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_parts_share_no_token_and_together_are_all(count: int, length: int) -> N
     assert sorted(seen) == list(range(len(tokens) // length * length))
     for part in parts[1:]:
         assert abs(len(part) - len(tokens) // length / 10) <= 4
+
+
+def test_a_place_in_other_windows_is_not_taken() -> None:
+    other = replace(counted(64), sha256="1" * 64)
+    state = Mixture({"a": Windows(counted(64), 2)}, batch_size=2).state_dict()
+    Mixture({"a": Windows(counted(64), 2)}, batch_size=2).load_state_dict(state)
+    with pytest.raises(ValueError, match="the saved mixture has fingerprints"):
+        Mixture({"a": Windows(other, 2)}, batch_size=2).load_state_dict(state)
+    parts = [Windows(counted(640), *how).fingerprint for how in ((2,), (4,), (2, "dev"), (2, "test"))]  # type: ignore[arg-type]
+    assert len(set(parts)) == 4
 
 
 def test_batches_are_spread_over_all_and_score_all_but_the_first_token() -> None:

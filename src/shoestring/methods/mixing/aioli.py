@@ -114,6 +114,7 @@ class Aioli:
         self._drops = torch.zeros(count, len(self.losses.names), dtype=torch.float64)
         self._latest = dict.fromkeys(self.skills, 1 / count)
         self._begun = self._said = False
+        self._round = -1  # the step at which the round began that is tried in; none where below zero
         self._step = -1  # of the latest call
 
     def begin(self, run: Run) -> None:
@@ -123,7 +124,8 @@ class Aioli:
         self._check_delay()
         if run.step % self.round_steps:
             raise ValueError(f"Aioli begins at step {run.step}: expected a multiple of round_steps={self.round_steps}")
-        if run.step + self._trying < self.until:
+        self._open(run.step)
+        if run.step == self._round:
             self._measure(run, -self.delay)
             self._try(run.step, 0)
         self._begun = True
@@ -134,8 +136,10 @@ class Aioli:
         self._check_delay()
         self._step = one_later(run.step, self._step)
         place = run.step % self.round_steps
-        if run.step - place + self._trying >= self.until:
-            return  # a round whose estimate would not end
+        if not place:
+            self._open(run.step)
+        if run.step - place != self._round:
+            return
         self._measure(run, place - self.delay)
         self._try(run.step, place)
 
@@ -156,6 +160,7 @@ class Aioli:
         return {
             "identity": self._identity(),
             "begun": self._begun,
+            "round": self._round,
             "losses": [list(row) for row in self.losses.rows],
             "history": [[step, weights] for step, weights in self.history],
             "latest": self._latest,
@@ -167,7 +172,7 @@ class Aioli:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         same("settings", state.get("identity", {}), self._identity())
         self._step = -1
-        self._begun = state["begun"]
+        self._begun, self._round = state["begun"], state["round"]
         self.losses.rows = [list(row) for row in state["losses"]]
         self.history = [(step, dict(weights)) for step, weights in state["history"]]
         self._latest = dict(state["latest"])
@@ -185,6 +190,10 @@ class Aioli:
         raw = np.random.Philox(key=np.array([self.seed, rounds], dtype=np.uint64))
         sweeps = [np.argsort(raw.random_raw(len(self.skills)), kind="stable") for _ in range(self.sweeps)]
         return [int(place) for place in np.concatenate(sweeps)]
+
+    def _open(self, step: int) -> None:
+        """Begin a round whose estimate ends before the last step."""
+        self._round = step if step + self._trying < self.until else -1
 
     def _measure(self, run: Run, since: int) -> None:
         """Measure where a try has been in effect for its steps, `since` the first took effect; after the last, move."""

@@ -69,7 +69,7 @@ class Scheduled:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another stopped. Raises ValueError where that kept another schedule."""
-        same("schedule", state["identity"], self._identity())
+        same("schedule", state.get("identity", {}), self._identity())
         self.history = [(step, dict(weights)) for step, weights in state["history"]]
 
     def _identity(self) -> dict[str, Any]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch.utils.data import IterableDataset, default_collate, get_worker_info
 from shoestring.methods.mixing.draws import checked
 from shoestring.methods.mixing.epochs import Course
 from shoestring.methods.mixing.mixture_loader import Loader, Told
+from shoestring.methods.mixing.mixture_options import check, most, sample_tokens
 from shoestring.methods.mixing.mixture_reading import Reading
 from shoestring.methods.mixing.sources import Marked, Rows, Source, length
 
@@ -61,13 +61,13 @@ class Mixture(IterableDataset[Any]):
         world: int = 1,
         delay: int = 0,
     ) -> None:
-        _check(sources, batch_size, seed, rank, world, delay)
+        check(sources, batch_size, seed, rank, world, delay)
         self.names = tuple(sources)
         self.delay = self.given_delay = delay  # a loader makes the former of the latter
         self.ahead = 0  # batches that its reader has beyond those that are trained on (see `MixtureCallback`)
         self._lengths = {name: length(name, source) for name, source in sources.items()}
-        tokens = None if tokens_per_sample is None else _tokens(tokens_per_sample, self.names)
-        caps = _caps(repeats, self._lengths)
+        tokens = None if tokens_per_sample is None else sample_tokens(tokens_per_sample, self.names)
+        caps = most(repeats, self._lengths)
         self._identity = {
             "names": list(self.names),
             "batch_size": batch_size,
@@ -207,7 +207,8 @@ class Mixture(IterableDataset[Any]):
         if get_worker_info() is not None:
             yield from self.part(None)
         while True:
-            yield self._made(self._reading.take())
+            self._told = None  # workers, if there were any, are read no more
+            yield self._reading.take(self._made)
 
     def part(self, told: Told | None) -> Iterator[Any]:
         """What a worker makes, called in it, and where it hears of changes of weights: nowhere where None."""
@@ -225,7 +226,7 @@ class Mixture(IterableDataset[Any]):
         course.split(worker.num_workers)
         reading = self._read(course, worker.num_workers, worker.id, told)
         while True:
-            yield self._made(reading.take())
+            yield reading.take(self._made)
 
     def _made(self, samples: list[Any]) -> Any:
         first = samples[0]
@@ -251,50 +252,3 @@ class Mixture(IterableDataset[Any]):
                 "are not heard: use Mixture.loader(workers)"
             )
         return self._reading.here()
-
-
-def _check(sources: Mapping[str, Source], batch_size: int | None, seed: int, rank: int, world: int, delay: int) -> None:
-    if not isinstance(sources, Mapping):
-        raise ValueError(f"sources are a {type(sources).__name__}: expected each under its name, {{name: source}}")
-    if not sources:
-        raise ValueError("there are no sources to mix: give at least one")
-    for name, value, least in (("batch_size", batch_size or world, 1), ("world", world, 1), ("delay", delay, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}: expected {least} or more")
-    if batch_size == 0:
-        raise ValueError("batch_size is 0: expected 1 or more, or None for single samples")
-    if batch_size is not None and batch_size % world:
-        raise ValueError(f"a batch of {batch_size} does not divide among {world} processes: choose a multiple")
-    if not 0 <= rank < world:
-        raise ValueError(f"rank {rank} of {world} processes: expected 0 to {world - 1}")
-    if not 0 <= seed < 1 << 64:
-        raise ValueError(f"seed {seed}: expected a number from 0 to 2**64 - 1")
-
-
-def _caps(repeats: Mapping[str, float] | float | None, lengths: Mapping[str, int | None]) -> dict[str, int]:
-    """Most samples of each source by name. Raises ValueError where a stream, or what is no source, is named."""
-    if repeats is None:
-        return {}
-    given = dict(repeats) if isinstance(repeats, Mapping) else dict.fromkeys(lengths, repeats)
-    caps = {}
-    for name, most in given.items():
-        if name not in lengths:
-            raise ValueError(f"repeats of {name!r}, which is no source: expected some of {', '.join(lengths)}")
-        rows = lengths[name]
-        if rows is None:
-            raise ValueError(f"repeats of {name!r}, a stream of unknown length: name the others, or give it rows")
-        if not (math.isfinite(most) and int(most * rows + 1e-6) >= 1):
-            raise ValueError(f"repeats of {name!r} is {most}: expected a number that leaves one of its {rows} samples")
-        caps[name] = int(most * rows + 1e-6)
-    return caps
-
-
-def _tokens(given: Mapping[str, float], names: Sequence[str]) -> list[float]:
-    """Tokens of a sample in the order of the names."""
-    if set(given) != set(names):
-        apart = ", ".join(map(repr, sorted(set(given) ^ set(names))))
-        raise ValueError(f"tokens_per_sample: {apart} unknown or missing: expected one for each of {', '.join(names)}")
-    for name in names:
-        if not (math.isfinite(given[name]) and given[name] > 0):
-            raise ValueError(f"tokens_per_sample of {name!r} is {given[name]}: expected a number above zero")
-    return [float(given[name]) for name in names]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from shoestring.methods.mixing.epochs import Course
@@ -67,23 +67,23 @@ class Reading:
             course.advance()
         return course
 
-    def take(self) -> list[Any]:
-        """The samples of the next batch that is made here. Raises ValueError where the sources no longer fill one.
+    def take(self, make: Callable[[list[Any]], Any]) -> Any:
+        """The next batch that is made here, of its samples. Raises ValueError where the sources no longer fill one.
 
-        Where a source raises, no batch is taken: the next call reads the same one.
+        Where a source or `make` raises, no batch is taken: the next call reads the same one.
         """
         while True:
             self._hear()
             if not self._plan:
                 self._extend()
             part = self._plan[0]
-            samples = None if part is None else self._samples(part)
+            made = None if part is None else self._made(part, make)
             self._plan.popleft()
             self._passed += 1
-            if samples is not None:
-                return samples
+            if part is not None:
+                return made
 
-    def _samples(self, part: Part) -> list[Any]:
+    def _made(self, part: Part, make: Callable[[list[Any]], Any]) -> Any:
         self._fetch([part])
         opened, self._opened = self._opened, {}  # left behind where one raises: all are then opened where they stood
         samples = []
@@ -92,8 +92,9 @@ class Reading:
                 samples.append(self._held[source].pop(number))
             else:
                 samples.append(next(self._stream(opened, source, part.shard)))
+        made = make(samples)
         self._opened = opened
-        return samples
+        return made
 
     def skip(self) -> None:
         """Go on by a batch that was made elsewhere."""

@@ -32,8 +32,9 @@ class Losses:
         """Take a measurement. Raises ValueError where a skill has no loss, or one that is not finite."""
         if not isinstance(losses, Mapping):
             raise ValueError(f"step {step}: evaluate gave a {type(losses).__name__}: expected losses by skill")
+        found = dict(losses)  # where a skill is missing, whatever mapping it was
         try:
-            row = [float(losses[name]) for name in self.names]
+            row = [float(found[name]) for name in self.names]
         except KeyError as missing:
             known = ", ".join(losses) or "none"
             raise ValueError(f"step {step}: the skill {missing} was not evaluated; it gave losses of {known}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -77,7 +78,10 @@ def sort(
         found = find(drawn, skills, by, training, truth, lambda done, total: tell("steps", done, total))
     records = ({**sample.record, field: skill} for sample, skill in zip(drawn, found.skills, strict=True))
     files.replace(out, "".join(json.dumps(record, default=str) + "\n" for record in records))
-    shutil.rmtree(kept, ignore_errors=True)
+    if found.kept is not None:
+        shutil.rmtree(found.kept, ignore_errors=True)
+        with suppress(OSError):  # there may be others' trainings
+            kept.rmdir()
     console = Console()
     console.print(skills_table(drawn, found, truth))
     if truth is not None:
@@ -94,11 +98,15 @@ class Truth(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The skill of each sample, samples near the middle of each skill, and what each way recovers of a truth."""
+    """The skill of each sample, samples near the middle of each skill, and what each way recovers of a truth.
+
+    kept  the folder of the trainings, where there were any
+    """
 
     skills: list[int]
     typical: list[list[int]]
     recovered: dict[str, Recovered | str]
+    kept: Path | None = None
 
 
 def find(
@@ -112,7 +120,8 @@ def find(
             f"--skills {skills} of {len(samples)} samples: ask for fewer, or give more (in a .txt: paragraphs)"
         )
     clusters.needed()
-    features = training.features([sample.text for sample in samples], [by] if truth is None else list(By), progress)
+    wanted = [by] if truth is None else list(By)
+    features, kept = training.features([sample.text for sample in samples], wanted, progress)
     labels = clusters.cluster(features[by], skills, training.seed)
     typical = clusters.typical(features[by], labels, SHOWN)
     found: dict[str, Recovered | str] = {}
@@ -124,7 +133,7 @@ def find(
                 found[way] = str(error)
             else:
                 found[way] = clusters.recovered(groups, truth.values, training.seed)
-    return Found(labels.tolist(), typical, found)
+    return Found(labels.tolist(), typical, found, kept)
 
 
 def told(samples: Sequence[Sample], known: str | None) -> Truth | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,13 @@ class By(StrEnum):
     falls = "falls"
     embeddings = "embeddings"
     counts = "counts"
+
+
+class Features(NamedTuple):
+    """(samples, d) by each way; the folder of the trainings that they come from, where there were any."""
+
+    by: dict[By, NDArray[Any]]
+    kept: Path | None
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,8 @@ class Training:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ValueError("sort runs in one process: start it without torchrun")
 
-    def features(self, texts: Sequence[str], wanted: Sequence[By], progress: Progress) -> dict[By, NDArray[Any]]:
-        """(samples, d) of each way that is wanted."""
+    def features(self, texts: Sequence[str], wanted: Sequence[By], progress: Progress) -> Features:
+        """What the samples are told apart by, in each way that is wanted."""
         import numpy as np
 
         from shoestring.data import tokenizers
@@ -74,8 +81,9 @@ class Training:
         ids = [np.append(row, end)[: self.length] for row in tokenizers.encoder(tokenizer)(texts)]
         batches = RaggedBatches(ids, BATCH, self.seed).in_order()
         found = {By.counts: embeddings.token_counts(batches, min(len(tokenizer), BUCKETS)).numpy()}
+        kept = None
         if list(wanted) != [By.counts]:
-            kept = self.folder / self._mark(ids)
+            kept = self.folder / self._mark(ids, tokenizers.fingerprint(tokenizer))
             taken = []
             for number in range(self.runs):
                 stream = RaggedBatches(ids, BATCH, self.seed + number)
@@ -84,7 +92,7 @@ class Training:
             found[By.losses] = np.concatenate(taken, axis=1)
             found[By.falls] = clusters.falls(found[By.losses])
             found[By.embeddings] = clusters.standardised(embeddings.pooled(model, batches).numpy())
-        return {way: found[way] for way in wanted}
+        return Features({way: found[way] for way in wanted}, kept)
 
     @property
     def _start(self) -> Start:
@@ -92,9 +100,10 @@ class Training:
 
         return Start.of(self.model, 0, BATCH, self.learning_rate)
 
-    def _mark(self, ids: Sequence[NDArray[Any]]) -> str:
+    def _mark(self, ids: Sequence[NDArray[Any]], tokenizer: str) -> str:
         """What tells these trainings from others: model, samples and options."""
-        told = [self._start.told(self.length), self._start.learning_rate, self.steps, self.checkpoints, self.seed]
+        start = self._start
+        told = [start.told(self.length), tokenizer, start.learning_rate, self.steps, self.checkpoints, self.seed]
         digest = hashlib.sha256(json.dumps([*told, [len(row) for row in ids]]).encode())
         for row in ids:
             digest.update(row.tobytes())

@@ -166,7 +166,7 @@ class Start:
         schedule = optim.warmup_stable_decay(self.steps, self.steps // 5, min(100, self.steps // 10))
         with ledger.phase("train"):
             train(run, next_token, until=self.steps, hooks=hooks, ledger=ledger, schedule=schedule)
-        book(ledger, out / _COSTS / "base.json")
+        files.replace(out / _COSTS / "base.json", json.dumps(ledger.state_dict()))  # which tells of all so far
         return runtime.unwrap(run.model)
 
 
