@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,8 +55,9 @@ def skill_weights(
     gathered = losses.mean(0) if mean else losses.sum(0)
     if normalize_loss is not None:
         gathered = gathered / _positive("normalize_loss", normalize_loss, graph.shape[1])
-    # by numpy, which reads a large graph faster than torch's own product on the CPU
-    scores = rate * torch.from_numpy(graph.numpy() @ gathered.numpy())
+    # by numpy, which reads a large graph faster than torch's own product on the CPU; what is not finite is told below
+    with np.errstate(invalid="ignore", over="ignore"):
+        scores = rate * torch.from_numpy(graph.numpy() @ gathered.numpy())
     if not bool(torch.isfinite(scores).all()):  # only then are the edges looked through: there may be a million
         _finite("the graph", graph)
         _finite("the rate times what each skill gives", scores)
