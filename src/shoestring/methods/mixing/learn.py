@@ -133,14 +133,12 @@ def learn_graph(
     jobs = [(shares, seed) for seed in seeds for shares in plan.mixtures()]
     kept = _Kept(folder, f"{identity} {data} {tokenizer}", plan)
     missing = [job for job in jobs if kept.find(*job) is None]
-    done = len(jobs) - len(missing)
-    if progress is not None:
-        progress(done, len(jobs))
-    for shares, seed, losses in measured(measure, missing, plan.evaluated, workers):
+    tell = progress or (lambda done, of: None)
+    tell(len(jobs) - len(missing), len(jobs))
+    ended = measured(measure, missing, plan.evaluated, workers)
+    for done, (shares, seed, losses) in enumerate(ended, len(jobs) - len(missing) + 1):
         kept.keep(shares, seed, losses)
-        done += 1
-        if progress is not None:
-            progress(done, len(jobs))
+        tell(done, len(jobs))
     found = [Found(plan, kept.of(seed)).edges(value) for seed in seeds]
     stacked = torch.stack(found)
     edges, _ = agreed(stacked, signed)

@@ -57,7 +57,6 @@ def sort(
     """
     from rich.console import Console
 
-    from shoestring import files
     from shoestring.methods.mixing.documents import read
     from shoestring.methods.mixing.tools_sorted import recovered_table, skills_table
     from shoestring.methods.mixing.tools_watch import watching
@@ -76,12 +75,7 @@ def sort(
     truth = told(drawn, known)
     with watching() as tell:
         found = find(drawn, skills, by, training, truth, lambda done, total: tell("steps", done, total))
-    records = ({**sample.record, field: skill} for sample, skill in zip(drawn, found.skills, strict=True))
-    files.replace(out, "".join(json.dumps(record, default=str) + "\n" for record in records))
-    if found.kept is not None:
-        shutil.rmtree(found.kept, ignore_errors=True)
-        with suppress(OSError):  # there may be others' trainings
-            kept.rmdir()
+    write(out, drawn, found, field)
     console = Console()
     console.print(skills_table(drawn, found, truth))
     if truth is not None:
@@ -107,6 +101,18 @@ class Found(NamedTuple):
     typical: list[list[int]]
     recovered: dict[str, Recovered | str]
     kept: Path | None = None
+
+
+def write(out: Path, samples: Sequence[Sample], found: Found, field: str) -> None:
+    """Write each record with the number of its skill; the trainings it came of are needed no more."""
+    from shoestring import files
+
+    records = ({**sample.record, field: skill} for sample, skill in zip(samples, found.skills, strict=True))
+    files.replace(out, "".join(json.dumps(record, default=str) + "\n" for record in records))
+    if found.kept is not None:
+        shutil.rmtree(found.kept, ignore_errors=True)
+        with suppress(OSError):  # there may be others' trainings
+            found.kept.parent.rmdir()
 
 
 def find(
