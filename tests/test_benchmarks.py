@@ -311,3 +311,37 @@ def test_sorting_is_measured_against_what_is_known(monkeypatch, tmp_path, capsys
     assert {"losses", "embeddings"} <= {row["by"] for row in rows}
     assert all(0 < row["recovered %"] <= 100 for row in rows)
     assert "recovered %" in capsys.readouterr().out
+
+
+def test_asking_is_measured_beside_the_bare_client(monkeypatch, tmp_path, capsys):
+    pytest.importorskip("openai")
+    asking, kept = script("asking"), tmp_path / "asking.json"
+    words = ["--rounds", "1", "--requests", "20", "--concurrency", "5", "--delay", "0.01", "--json", str(kept)]
+    monkeypatch.setattr(sys, "argv", ["asking.py", *words])
+    asking.main()
+    record = json.loads(kept.read_text())
+    assert record.keys() >= {"benchmark", "command", "date", "commit", "machine", "rows"}
+    rows = {row["measured"]: row for row in record["rows"]}
+    assert list(rows) == ["ours", "openai", "ideal"]
+    assert rows["ours"]["ours / it"] == rows["ideal"]["of the ideal"] == 1.0
+    assert rows["ideal"]["seconds"] == 0.04
+    assert all(row["seconds"] > 0 and row["requests/s"] > 0 for row in rows.values())
+    assert "of the ideal" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_asking_refuses_a_contender_without_all_its_answers(monkeypatch):
+    asking = script("asking")
+    monkeypatch.setattr(asking, "peer", lambda url, arguments: asking.Found(1, 0.1, 0.1))
+    words = ["--rounds", "1", "--requests", "2", "--delay", "0.001"]
+    monkeypatch.setattr(sys, "argv", ["asking.py", *words])
+    with pytest.raises(RuntimeError, match=r"void: openai has 1 answers of 2"):
+        asking.main()
+
+
+@pytest.mark.parametrize(("option", "said"), [("--requests", "expected one or more"), ("--delay", "expected seconds")])
+def test_asking_refuses_what_measures_nothing(monkeypatch, capsys, option, said):
+    monkeypatch.setattr(sys, "argv", ["asking.py", option, "0"])
+    asking = script("asking")
+    with pytest.raises(SystemExit):
+        asking.main()
+    assert said in capsys.readouterr().err

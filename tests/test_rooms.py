@@ -26,7 +26,8 @@ from shoestring.cost import CURRENCIES
 from shoestring.rooms import Room
 
 ROOMS = rooms.every()
-MADE = Path(__file__).resolve().parent / "methods" / "search" / "made"
+METHODS = Path(__file__).resolve().parent / "methods"
+MADE = METHODS / "search" / "made"
 SHRINK = {
     "averaging": [
         "model=neox-tiny",
@@ -53,6 +54,20 @@ SHRINK = {
         "methods.graph={how: approximate, steps: 2, seeds: [100], given: {depth 2: {depth 1: 0.5}}}",
         "methods.skill_it={rates: [0.5], rounds: 3, measured: 4}",
         "methods.aioli={rates: [0.2], rounds: 1, slice_steps: 2, measured: 4}",
+        "compute={workers: 2}",
+    ],
+    "rationale": [
+        f"sets=[{{form: svamp, train: {METHODS / 'rationale' / 'made' / 'svamp.jsonl'}}}]",
+        "model={names: [t5-tiny, neox-tiny]}",
+        "arms=[standard, distilled, 'standard, compute-matched', single-task, informed, two-task]",
+        "fractions=[1.0]",
+        "steps=2",
+        "batch=4",
+        "evaluate_every=1",
+        "held_out=[4, 4]",
+        "seeds=[0]",
+        "tuning.learning_rates=[1.0e-3]",
+        "lessons={tokens: [96, 16], parts: 2}",
         "compute={workers: 2}",
     ],
     "search": [

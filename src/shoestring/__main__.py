@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import click
 import typer
 from typer.core import TyperGroup
 
 from shoestring import __version__, rooms
-
-if TYPE_CHECKING:
-    from shoestring.cost import Ledger
-    from shoestring.evaluate.scores import Report
 
 
 class _Tools(TyperGroup):
@@ -106,19 +100,11 @@ def run(
     path = found.recipe(recipe)
     folder = out or Path("out") / f"{found.name}-{path.stem}"
     from shoestring import config
-    from shoestring.cost import Ledger
-    from shoestring.evaluate import facts, outcome
+    from shoestring.evaluate import experiment
 
     module = importlib.import_module(f"shoestring.methods.{found.name}.recipe")
     chosen = config.load(path, module.Recipe, overrides or ())
-    ledger = Ledger()
-    with outcome.opened(folder, config.dump(chosen)):
-        told = facts.gather(f"shoestring {shlex.join(sys.argv[1:])}")  # now: files may change while it runs
-        if _first_process():
-            told = outcome.kept_facts(folder, told)
-        report: Report = module.run(chosen, ledger, folder, path.stem)
-        if _first_process():
-            _finish(replace(report, facts={**told, **report.facts}), ledger, folder)
+    experiment.carry_out(chosen, folder, lambda ledger: module.run(chosen, ledger, folder, path.stem))
 
 
 @app.command()
@@ -134,11 +120,11 @@ def compare(outs: Annotated[list[Path], typer.Argument(help="Folders of finished
 @app.command("report")
 def show_report(out: Annotated[Path, typer.Argument(help="The folder of a finished run.")]) -> None:
     """Print a finished run's report and write its page anew."""
-    from shoestring.evaluate import report
+    from shoestring.evaluate import experiment, report
 
     found = report.read(out)
     report.write(found, out)
-    _show(found, out)
+    experiment.show(found, out)
 
 
 @app.command()
@@ -158,32 +144,6 @@ def score(
 
     for name, value in scores(model, text, questions, task or [], include):
         typer.echo(f"{name}: {value:.6g}")
-
-
-def _finish(found: Report, ledger: Ledger, folder: Path) -> None:
-    from shoestring.evaluate import outcome, report
-
-    outcome.write_ledger(ledger, folder)
-    report.write(found, folder)
-    _show(found, folder)
-
-
-def _show(found: Report, folder: Path) -> None:
-    from rich.console import Console
-
-    from shoestring.evaluate import report
-    from shoestring.evaluate.savings import savings
-
-    console = Console(width=report.terminal_width())
-    for group in found.groups():
-        console.print(report.table(found, group))
-    for sentence in savings(found):
-        console.print(f"• {sentence}", highlight=False)
-    console.print(f"\nThe report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def _first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,23 @@ def test_facts_are_of_the_first_start_and_name_a_later_commit(tmp_path: Path) ->
     assert outcome.kept_facts(tmp_path, {"command": "again", "commit": "aaa"}) == first
     later = outcome.kept_facts(tmp_path, {"command": "again", "commit": "bbb"})
     assert later == {"command": "shoestring run a b", "commit": "aaa, gone on with at bbb"}
+
+
+@dataclass
+class Kept:
+    value: float
+
+
+def test_what_was_found_once_is_read_and_not_redone(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def work() -> Kept:
+        calls.append(1)
+        return Kept(0.5)
+
+    path = tmp_path / "runs" / "result.json"
+    assert outcome.once(path, Kept, work) == outcome.once(path, Kept, work) == Kept(0.5)
+    assert calls == [1]
+    path.write_text('{"other": 1}')
+    with pytest.raises(ValueError, match=r"result\.json: torn .*delete it, and this run is done again"):
+        outcome.once(path, Kept, work)

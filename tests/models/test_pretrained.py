@@ -1,13 +1,23 @@
 import json
+import logging
 import shutil
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BartConfig,
+    BertConfig,
+    PreTrainedTokenizerFast,
+)
 
-from shoestring.models import presets
+from shoestring.data.tokenizers import byte_tokenizer
+from shoestring.models import presets, seq2seq
 from shoestring.models.pretrained import load, save
 
 
@@ -49,9 +59,9 @@ def edit(path, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def refusal(folder) -> str:
+def refusal(folder, kind="causal") -> str:
     with pytest.raises(ValueError) as refused:
-        load(folder)
+        load(folder, kind=kind)
     assert "\n" not in str(refused.value)
     return str(refused.value)
 
@@ -120,6 +130,103 @@ def test_several_ends_of_sequence_are_kept(model, tokenizer, tmp_path):
     other.generation_config.eos_token_id = [3, tokenizer.eos_token_id]
     settings = json.loads((save(other, tokenizer, tmp_path / "two") / "generation_config.json").read_text())
     assert settings["eos_token_id"] == [3, 256]
+
+
+# encoder-decoders
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["own head", "tied"])
+def t5(request):
+    return seq2seq.build(seq2seq.configuration("t5-tiny", 260, end=256, tie_word_embeddings=request.param), seed=0)
+
+
+@pytest.fixture
+def t5_folder(t5, tokenizer, tmp_path):
+    return save(t5, tokenizer, tmp_path / "t5")
+
+
+def answer(model: torch.nn.Module) -> torch.Tensor:
+    ids = torch.arange(6)[None]
+    with torch.no_grad():
+        return model(input_ids=ids, labels=ids).logits
+
+
+@pytest.fixture
+def advice():
+    """What transformers says of heads; it keeps its records from pytest's own handler."""
+    said, handler = [], logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger("transformers.modeling_utils").addHandler(handler)
+    yield said
+    logging.getLogger("transformers.modeling_utils").removeHandler(handler)
+
+
+def test_an_encoder_decoder_comes_back_as_it_was_saved(t5, t5_folder, advice):
+    for kind in ("seq2seq", "any"):
+        loaded, _ = load(t5_folder, kind=kind)
+        assert same(loaded, t5)
+        assert torch.equal(answer(loaded), answer(t5))
+        tied = t5.config.scale_decoder_outputs
+        assert (loaded.lm_head.weight is loaded.shared.weight) is tied is loaded.config.tie_word_embeddings
+        assert loaded.encoder.embed_tokens.weight is loaded.shared.weight is loaded.decoder.embed_tokens.weight
+    assert advice == []
+
+
+def test_transformers_itself_loads_an_encoder_decoder_and_its_copy(t5, t5_folder, tokenizer, tmp_path):
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(t5_folder)
+    assert torch.equal(answer(loaded), answer(t5))
+    again = save(loaded, tokenizer, tmp_path / "again")
+    assert torch.equal(answer(load(again, kind="seq2seq")[0]), answer(t5))
+    for folder in (t5_folder, again):
+        told = json.loads((folder / "config.json").read_text())
+        assert told["tie_word_embeddings"] is told["scale_decoder_outputs"] is t5.config.scale_decoder_outputs
+
+
+def test_what_starts_the_decoder_is_kept(t5_folder, tmp_path):
+    for name in ("config.json", "generation_config.json"):
+        settings = json.loads((t5_folder / name).read_text())
+        assert settings["decoder_start_token_id"] == settings["eos_token_id"] == settings["pad_token_id"] == 256
+    model = seq2seq.build(seq2seq.configuration("t5-tiny", 257), seed=0)
+    loaded, tokenizer = load(save(model, byte_tokenizer(), tmp_path / "bytes"), kind="seq2seq")
+    shifted = loaded.prepare_decoder_input_ids_from_labels(torch.tensor([[5, tokenizer.eos_token_id, -100]]))
+    assert shifted.tolist() == [[256, 5, 256]]
+    generated = loaded.generate(**tokenizer("to be", return_tensors="pt"), max_new_tokens=3, do_sample=False)
+    assert generated[0, 0] == 256
+
+
+def test_a_model_of_the_other_kind_is_refused(folder, t5_folder):
+    assert "'t5' is an encoder-decoder: expected a causal language model" in refusal(t5_folder)
+    assert "'gpt_neox' is a causal language model: expected an encoder-decoder" in refusal(folder, "seq2seq")
+    edit(folder / "config.json", model_type="vit")
+    assert "'vit' is not an encoder-decoder" in refusal(folder, "seq2seq")
+    assert "'vit' is not a language model" in refusal(folder, "any")
+
+
+def test_what_may_be_either_is_what_its_configuration_says(folder):
+    shape = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8}
+    heads = {"encoder_attention_heads": 1, "decoder_attention_heads": 1}
+    BartConfig(vocab_size=260, **shape, **heads).save_pretrained(folder)
+    assert "'bart' is an encoder-decoder: expected" in refusal(folder)
+    assert "the weights lack" in refusal(folder, "any")
+
+
+def test_missing_weights_of_an_encoder_decoder_are_named(t5, t5_folder):
+    edit(t5_folder / "config.json", num_decoder_layers=3)
+    assert "the weights lack decoder.block.2." in refusal(t5_folder, "seq2seq")
+    edit(t5_folder / "config.json", num_decoder_layers=2)
+    with safe_open(t5_folder / "model.safetensors", framework="pt") as file:
+        kept = {name: file.get_tensor(name) for name in file.keys() if name != "lm_head.weight"}  # noqa: SIM118
+    save_file(kept, t5_folder / "model.safetensors", {"format": "pt"})
+    if t5.config.scale_decoder_outputs:
+        assert same(load(t5_folder, kind="seq2seq")[0], t5)
+    else:
+        assert "its head is the embedding, though by config.json it is not" in refusal(t5_folder, "seq2seq")
+
+
+def test_torn_weights_of_an_encoder_decoder_are_named(t5_folder):
+    path = t5_folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+    assert "model.safetensors is torn or not safetensors" in refusal(t5_folder, "seq2seq")
 
 
 # in the place of another

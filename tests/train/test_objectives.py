@@ -1,4 +1,4 @@
-"""The next-token objective: by hand, against torch and against the loss Hugging Face models return."""
+"""The objectives: by hand, against torch and against the loss Hugging Face models return."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shoestring.models import presets
-from shoestring.train.objectives import next_token, summed_cross_entropy
+from shoestring.models import presets, seq2seq
+from shoestring.train.objectives import next_token, sequence_to_sequence, summed_cross_entropy
 
 
 class Fixed(nn.Module):
@@ -84,7 +84,37 @@ def test_half_precision_logits_are_summed_in_fp32() -> None:
     assert total.item() == pytest.approx(exact.item(), rel=1e-6)
 
 
+def test_an_answer_is_scored_token_by_token_from_what_starts_it() -> None:
+    # odds 3 : 1 for token 1 at both places of the first row; the second row's last place is padding
+    fixed = Fixed(torch.tensor([[[0.0, math.log(3)]] * 2] * 2))
+    fixed.prepare_decoder_input_ids_from_labels = lambda labels: nn.functional.pad(labels, (1, -1), value=7)
+    inputs, labels = torch.zeros(2, 5, dtype=torch.int64), torch.tensor([[1, 0], [1, -100]])
+    mask = torch.ones(2, 5)
+    batch = {"input_ids": inputs, "attention_mask": mask, "labels": labels}
+    for model in (torch.compile(fixed, backend="eager"), fixed):
+        loss = sequence_to_sequence(model, batch)
+        assert loss.total.item() == pytest.approx(-2 * math.log(3 / 4) - math.log(1 / 4))
+        assert (loss.count, loss.tokens) == (3, 14)
+    assert fixed.asked["decoder_input_ids"].tolist() == [[7, 1], [7, 1]]
+    assert fixed.asked["attention_mask"] is mask
+    assert "labels" not in fixed.asked
+
+
 # against a reference
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_answers_loss_is_the_one_hugging_face_returns(tied: bool) -> None:
+    model = seq2seq.build(seq2seq.configuration("t5-tiny", 50, tie_word_embeddings=tied), 0)
+    labels, mask = ids(3, 6), torch.ones(3, 9, dtype=torch.int64)
+    labels[0, 4:] = -100
+    mask[2, 5:] = 0
+    for batch in ({"labels": labels}, {"labels": labels, "attention_mask": mask}):
+        batch["input_ids"] = ids(3, 9)
+        theirs = model(**batch).loss
+        ours = sequence_to_sequence(model, batch)
+        assert (ours.total / ours.count).item() == pytest.approx(theirs.item(), rel=1e-6)
+        assert (ours.count, ours.tokens) == (16, 45)
 
 
 def test_it_is_the_loss_hugging_face_returns(model: nn.Module) -> None:

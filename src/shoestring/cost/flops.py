@@ -7,7 +7,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from shoestring.cost import formulas
+from shoestring.cost.formulas import formula as formula
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,52 +18,8 @@ if TYPE_CHECKING:
 
     from shoestring.types import Batch
 
-# only matrix products are counted, as torch's counter does: norms, activations and softmax are below one percent
-
-
-class _Products(NamedTuple):
-    """What decides the cost of a decoder: `weights` of its matrix products, `tables` looked up, layers, width."""
-
-    weights: int
-    tables: int
-    layers: int
-    width: int
-
-
-def _gpt_neox(config: PretrainedConfig) -> _Products:
-    width, layers, vocabulary = config.hidden_size, config.num_hidden_layers, config.vocab_size * config.hidden_size
-    weights = layers * (4 * width**2 + 2 * width * config.intermediate_size) + vocabulary
-    return _Products(weights, 0 if config.tie_word_embeddings else vocabulary, layers, width)
-
-
-def _gpt2(config: PretrainedConfig) -> _Products:
-    width, layers, vocabulary = config.n_embd, config.n_layer, config.vocab_size * config.n_embd
-    inner = 4 * width if config.n_inner is None else config.n_inner
-    weights = layers * (4 * width**2 + 2 * width * inner) + vocabulary
-    positions = config.n_positions * width
-    return _Products(weights, positions if config.tie_word_embeddings else positions + vocabulary, layers, width)
-
-
-_KNOWN: dict[str, tuple[str, Callable[[PretrainedConfig], _Products]]] = {
-    "gpt_neox": ("GPTNeoXForCausalLM", _gpt_neox),
-    "gpt2": ("GPT2LMHeadModel", _gpt2),
-}
-
-
-def formula(config: PretrainedConfig, batch: int, length: int, backward: bool = True) -> int:
-    """FLOPs of one pass of a GPT-NeoX or GPT-2 language model over (batch, length) tokens, the head included.
-
-    Attention is counted over all length x length pairs, also those a causal mask hides. Backward takes two products for
-    each of forward's, and one more for the scores, which fused attention computes again. All parameters are trained.
-    Raises ValueError for another architecture: `count` knows every one.
-    """
-    if config.model_type not in _KNOWN:
-        known = ", ".join(_KNOWN)
-        raise ValueError(f"FLOPs by formula are known for {known}, not {config.model_type!r}: use flops.count instead")
-    products = _KNOWN[config.model_type][1](config)
-    weights = 2 * batch * length * products.weights
-    pairs = 2 * batch * length**2 * products.width * products.layers  # one product of heads x (T, T): scores or values
-    return weights * (3 if backward else 1) + pairs * (7 if backward else 2)
+_FREE = {"labels", "attention_mask", "scale"}
+_DROPOUT = {"gpt_neox": "attention_dropout", "gpt2": "attn_pdrop", "t5": "dropout_rate"}
 
 
 @dataclass
@@ -130,9 +89,12 @@ class StepFlops:
             loss.backward()
         ledger.charge(flops=step_flops(batch))
 
-    The formula fits an unaltered GPT-NeoX or GPT-2 language model whose parameters are all trained, on batches of
-    `input_ids` (and `labels`) alone. It is the model's cost: an objective that also runs another model, or the same
-    model twice, is to be counted by `flops.counting`. After surgery on the model, make a new one.
+    The formula fits an unaltered GPT-NeoX, GPT-2 or T5 language model whose parameters are all trained, on batches of
+    `input_ids` (B, T) and, of T5, `labels` (B, T of the decoder), with no other keys than
+        labels, attention_mask, scale   which change no product
+        scored                          (N,) the positions, of all flattened, that the objective puts through the head
+    It is the model's cost: an objective that also runs another model, or the same model twice, is to be counted by
+    `flops.counting`. After surgery on the model, make a new one.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -142,11 +104,13 @@ class StepFlops:
 
     def __call__(self, batch: Batch) -> int:
         """The FLOPs of a step on a batch of these shapes. Raises KeyError where they had to be counted and were not."""
-        if self._by_formula(batch):
-            assert self._config is not None
-            rows, length = batch["input_ids"].shape
-            return formula(self._config, rows, length)
-        return self._counted[self._key(batch)]
+        if not self._by_formula(batch):
+            return self._counted[self._key(batch)]
+        assert self._config is not None
+        rows, length = batch["input_ids"].shape
+        target = batch["labels"].shape[1] if self._config.is_encoder_decoder else None
+        scored = len(batch["scored"]) if "scored" in batch else None
+        return formula(self._config, rows, length, target=target, scored=scored)
 
     @contextmanager
     def counting(self, batch: Batch) -> Iterator[None]:
@@ -159,8 +123,11 @@ class StepFlops:
         self._counted[self._key(batch)] = counted.flops
 
     def _by_formula(self, batch: Batch) -> bool:
-        plain = "input_ids" in batch and not batch.keys() - {"input_ids", "labels"} and batch["input_ids"].dim() == 2
-        return self._config is not None and plain and all(parameter.requires_grad for parameter in self._parameters)
+        if self._config is None or not all(parameter.requires_grad for parameter in self._parameters):
+            return False
+        needed = {"input_ids", "labels"} if self._config.is_encoder_decoder else {"input_ids"}
+        plain = needed <= batch.keys() <= needed | _FREE | {"scored"}
+        return plain and all(batch[name].dim() == 2 for name in needed)
 
     def _key(self, batch: Batch) -> tuple[Any, ...]:
         """A frozen parameter has no gradient to compute, so what is trained is part of the key."""
@@ -174,21 +141,20 @@ def _fitting(model: nn.Module) -> PretrainedConfig | None:
     if inner is None:
         return None
     config: Any = inner.config
-    products = _KNOWN[config.model_type][1](config)
+    weights = formulas.weights(config)
     matrices = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
     foreign = {type(module).__module__.split(".")[0] for module in inner.modules()} - {"torch", "transformers"}
-    dropout = config.attn_pdrop if config.model_type == "gpt2" else config.attention_dropout
-    # with dropout or eager attention, backward keeps the scores on some devices and computes them again on others
-    fused = config._attn_implementation in ("sdpa", "flash_attention_2", "flash_attention_3") and dropout == 0
+    # with dropout, backward of fused attention keeps the scores on some devices and computes them again on others
+    dropped = getattr(config, _DROPOUT[config.model_type]) != 0
+    attention = config._attn_implementation
+    known = attention == "eager" or (attention in ("sdpa", "flash_attention_2", "flash_attention_3") and not dropped)
     recomputes = any(getattr(module, "gradient_checkpointing", False) for module in inner.modules())
-    return (
-        config if matrices == products.weights + products.tables and fused and not foreign and not recomputes else None
-    )
+    return config if matrices == sum(weights) and known and not foreign and not recomputes else None
 
 
 def _language_model(model: nn.Module) -> Any | None:
-    """The GPT-NeoX or GPT-2 language model inside wrappers such as DDP, FSDP2 and torch.compile, or None."""
-    names = {name for name, _ in _KNOWN.values()}
+    """The language model known by formula inside wrappers such as DDP, FSDP2 and torch.compile, or None."""
+    names = formulas.classes()
     for module in model.modules():
         if names & {base.__name__ for base in type(module).__mro__}:
             return module

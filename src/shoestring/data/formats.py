@@ -39,7 +39,7 @@ def read(path: Path, name: str, domain: str, keep: Keep, text_field: str) -> Ite
         if kind == ".txt":
             yield from _plain(path, name, domain, keep)
         else:
-            rows = _json_rows(path, name) if kind == ".jsonl" else _parquet_rows(path, name, text_field)
+            rows = json_rows(path, name) if kind == ".jsonl" else _parquet_rows(path, name, text_field)
             for place, row in rows:
                 document = row_document(row, place, domain, text_field)
                 if document.text.strip() and keep(document.text):
@@ -100,7 +100,8 @@ def _unless_blank(text: str) -> Iterator[str]:
         yield text
 
 
-def _json_rows(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def json_rows(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file of JSON lines, each behind its place, streamed; blank lines are passed over."""
     for number, line in enumerate(_lines(path, name, limit=-1), start=1):
         if not line.strip():
             continue

@@ -5,14 +5,21 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import yaml
 
-from shoestring import config, files
+from shoestring import config, files, runtime
 from shoestring.cost import Ledger
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Found = TypeVar("Found", bound="DataclassInstance")
 
 # keys that change how long a run takes, not what it finds
 _FREE = ("compute.workers", "compute.save_seconds", "workers")
@@ -34,6 +41,25 @@ def opened(folder: Path, recipe: str) -> Iterator[None]:
             ) from None
         _same(folder / "recipe.yaml", recipe)
         yield
+
+
+def once(path: Path, kind: type[Found], work: Callable[[], Found]) -> Found:
+    """What a work found, kept as JSON the moment it ends; found before, it is read and not redone.
+
+    kind  the dataclass that is found; every process that works calls, and the first writes
+    Raises ValueError, naming the file, where it is torn.
+    """
+    here = runtime.current()
+    if not path.exists():
+        found = work()
+        if here.rank == 0:
+            files.replace(path, json.dumps(asdict(found), ensure_ascii=False))
+        here.accelerator.wait_for_everyone()
+    mend = "delete it, and this run is done again"
+    try:
+        return kind(**files.read_json(path, mend))
+    except TypeError as error:
+        raise ValueError(f"{path}: torn ({error}): {mend}") from None
 
 
 def kept_facts(folder: Path, facts: dict[str, str]) -> dict[str, str]:

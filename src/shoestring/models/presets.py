@@ -61,20 +61,29 @@ def configuration(name: str, vocab_size: int, length: int, **changes: Any) -> Pr
     for key, value in (("vocab_size", vocab_size), ("length", length)):
         if value < 1:
             raise ValueError(f"{key} of {name} is {value}: expected one or more")
-    from huggingface_hub.errors import StrictDataclassError
-
     family, values = _described(name)
     values |= {"vocab_size": vocab_size, "max_position_embeddings": length}
     values |= {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None, "attn_implementation": "sdpa"}
+    return made(family, name, values, changes)
+
+
+def made(
+    family: type[PretrainedConfig], name: str, values: dict[str, Any], changes: dict[str, Any]
+) -> PretrainedConfig:
+    """The configuration of a family from a preset's values and a caller's changes.
+
+    Raises ValueError where a change is of no field, naming the nearest, or where values do not fit together.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
     fields = sorted(family().to_dict())
     for key in changes:
         if key not in fields:
-            raise ValueError(f"{family.__name__} has no field {key!r}{_nearest(key, fields)}: see its documentation")
+            raise ValueError(f"{family.__name__} has no field {key!r}{nearest(key, fields)}: see its documentation")
     try:
-        config: PretrainedConfig = family(**values | changes)
+        return family(**values | changes)
     except StrictDataclassError as error:
         raise ValueError(f"preset {name} cannot be built so: {' '.join(str(error).split())}") from error
-    return config
 
 
 def _described(name: str) -> tuple[type[PretrainedConfig], dict[str, Any]]:
@@ -89,7 +98,7 @@ def _described(name: str) -> tuple[type[PretrainedConfig], dict[str, Any]]:
     path = Path(name).expanduser() / "config.json"
     if not path.is_file() and "/" not in name:
         raise ValueError(
-            f"no preset is called {name!r}{_nearest(name, names())}: expected one of {', '.join(names())}, or a folder "
+            f"no preset is called {name!r}{nearest(name, names())}: expected one of {', '.join(names())}, or a folder "
             "with a config.json"
         )
     found = read_json(path, "the configuration of a GPT-NeoX or GPT-2")
@@ -131,7 +140,8 @@ def _gpt2(shape: _Shape) -> dict[str, Any]:
     }
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def nearest(name: str, known: list[str]) -> str:
+    """What to add to an error about an unknown name: the known one most like it, or nothing."""
     found = difflib.get_close_matches(name, known, n=1)
     return f" (nearest: {found[0]!r})" if found else ""
 

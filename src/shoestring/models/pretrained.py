@@ -5,40 +5,48 @@ from __future__ import annotations
 import copy
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from shoestring.models.folders import check_weights, find, has_tokenizer, one_line, read_json
+from shoestring.models import gguf_file, reading
+from shoestring.models.folders import check_weights, find, one_line
+from shoestring.models.reading import Kind
 from shoestring.runtime import unwrap
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load(
-    name_or_folder: str | Path, dtype: torch.dtype | None = None
+    name_or_folder: str | Path, dtype: torch.dtype | None = None, kind: Kind = "causal"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """A causal language model, in evaluation mode on the CPU, and its tokenizer.
+    """A language model, in evaluation mode on the CPU, and its tokenizer.
 
-    A folder is taken first, then what the Hub's cache holds, then the Hub, unless HF_HUB_OFFLINE is set.
-    dtype       of the weights; as stored where None
-    Nothing of the folder is run. Raises ValueError where it is absent, foreign, incomplete or torn, or its parts do not
-    fit together.
+    A folder is taken first, then what the Hub's cache holds, then the Hub, unless HF_HUB_OFFLINE is set. A path that
+    ends in .gguf is that one file, whose weights are unpacked; it must be a causal language model.
+    dtype       of the weights; as stored where None, fp32 if packed
+    kind        "causal", "seq2seq" for encoder-decoders such as T5, or "any" of the two
+    Nothing of the folder is run. Raises ValueError where it is absent, foreign, of another kind, incomplete or torn, or
+    its parts do not fit together; ModuleNotFoundError where a GGUF file needs the package that reads it.
     """
-    folder = find(str(name_or_folder))
-    config = _config(folder)
-    check_weights(folder)
-    with _no_bars():
-        model = _model(folder, config, dtype)
-    tokenizer = _tokenizer(folder)
+    if str(name_or_folder).endswith(".gguf"):
+        place = Path(name_or_folder).expanduser()
+        model, tokenizer = gguf_file.read(place, dtype, kind)
+    else:
+        place = find(str(name_or_folder))
+        config = reading.configuration(place, kind)
+        check_weights(place)
+        with reading.quietly():
+            model = reading.weights(place, config, dtype)
+        if config.is_encoder_decoder:
+            reading.check_head(place, model)
+        tokenizer = reading.tokenizer(place)
     rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ValueError(
-            f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows: "
+            f"{place}: the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows: "
             "use the tokenizer the model was trained with, or resize the embedding"
         )
     return model, tokenizer
@@ -50,7 +58,8 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Pat
 
     Written beside and renamed, in the place of a model that stood there, without wrappers of DDP and torch.compile.
     Across processes, call it from each: shards of FSDP2 are gathered and the first process writes. Raises ValueError
-    where the tokenizer has no end-of-sequence token, is larger than the embedding, or the folder holds other files.
+    where the tokenizer has no end-of-sequence token or is larger than the embedding, the folder holds other files, or
+    the model has adapters that are not merged.
     """
     import torch.distributed as distributed
 
@@ -61,9 +70,11 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Pat
     rows = inner.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows")
+    if any(".base_layer." in name for name, _ in inner.named_parameters()):
+        raise ValueError("the model has adapters beside its weights: save `lora.merged(model)`, or them by `lora.save`")
     weights = _gathered(inner)
     if not distributed.is_initialized() or distributed.get_rank() == 0:
-        with _no_bars():
+        with reading.quietly():
             _write(_as_its_own(inner), weights, tokenizer, target)
     return target
 
@@ -107,84 +118,6 @@ def _as_its_own(model: nn.Module) -> nn.Module:
     return same
 
 
-def _config(folder: Path) -> PretrainedConfig:
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    path = folder / "config.json"
-    kind = read_json(path, "the configuration of a Hugging Face model").get("model_type")
-    if kind not in CONFIG_MAPPING:
-        if "auto_map" in read_json(path, ""):
-            raise ValueError(f"{path}: architecture {kind!r} wants Python code of its own to run, which is refused")
-        raise ValueError(f"{path}: transformers knows no architecture {kind!r}: is the installed version too old?")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise ValueError(f"{path}: architecture {kind!r} is not a causal language model")
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (StrictDataclassError, TypeError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: {one_line(error)}") from error
-    return config
-
-
-def _model(folder: Path, config: PretrainedConfig, dtype: torch.dtype | None) -> PreTrainedModel:
-    """The model, all of its tensors from the folder: `from_pretrained` alone would draw missing ones at random."""
-    import pickle
-
-    from transformers import AutoModelForCausalLM
-
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=config,
-            dtype="auto" if dtype is None else dtype,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    except (OSError, ValueError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{folder}: {one_line(error)}") from error
-    for name, stored, expected in sorted(found["mismatched_keys"]):
-        shapes = f"{tuple(stored)} in the file, {tuple(expected)} by config.json"
-        raise ValueError(f"{folder}: tensor {name} has shape {shapes}")
-    for name in sorted(found["missing_keys"]):
-        count = len(found["missing_keys"])
-        raise ValueError(f"{folder}: the weights lack {name}" + (f" and {count - 1} more" if count > 1 else ""))
-    loaded: PreTrainedModel = model.eval()
-    return loaded
-
-
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The folder's own tokenizer: where there is none, `from_pretrained` would make up an empty one from the model."""
-    from transformers import AutoTokenizer
-
-    if not has_tokenizer(folder):
-        raise ValueError(f"{folder} holds no tokenizer: expected tokenizer.json, or the files of a slow tokenizer")
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{folder}: the tokenizer cannot be read: {one_line(error)}") from error
-    return tokenizer
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Reading and writing a folder on this machine shows no bars of transformers' own."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
 def _gathered(model: nn.Module) -> dict[str, torch.Tensor] | None:
     """The whole weights of a sharded model, on the CPU of the first process; None where nothing is sharded."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -208,6 +141,8 @@ def _write(model: Any, weights: dict[str, torch.Tensor] | None, tokenizer: Any, 
         config, generation = copy.deepcopy(model.config), copy.deepcopy(model.generation_config)
         for settings in (config, generation):
             _end_as(tokenizer, settings)
+        if _has_own_head(model):
+            config.tie_word_embeddings = False
         config.save_pretrained(partial)
         generation.save_pretrained(partial)
         _put_in_place(partial, target)
@@ -224,6 +159,12 @@ def _end_as(tokenizer: Any, settings: Any) -> None:
         settings.eos_token_id = tokenizer.eos_token_id
     settings.bos_token_id = tokenizer.bos_token_id
     settings.pad_token_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+
+
+def _has_own_head(model: Any) -> bool:
+    """Whether the head is not the embedding: of a T5 that transformers loaded, the configuration always denies it."""
+    head = model.get_output_embeddings()
+    return head is not None and head.weight is not model.get_input_embeddings().weight
 
 
 def _put_in_place(partial: Path, target: Path) -> None:

@@ -40,11 +40,13 @@ def settle(
     kept: Path,
     threads: int,
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    one_shape: bool = True,
 ) -> Settled:
     """Choose precision and compilation for `steps` steps; the choice is kept in a file and read from there next time.
 
     threads     of this process from now on, also where the choice is read
     precision   "auto" takes bf16 where forward and backward are measured faster in it
+    one_shape   whether all batches are of this shape: else nothing is compiled, since it would be for each shape anew
     Compilation is tried where it can be had and the run is long: it is kept where the steps saved outweigh the time it
     took. The model given is not changed.
     """
@@ -65,7 +67,9 @@ def settle(
     chosen = runtime.faster_precision(step) if precision == "auto" else precision
     with torch.autocast(next(trial.parameters()).device.type, torch.bfloat16, enabled=chosen == "bf16"):
         eager = min(_seconds(lambda: step().item()) for _ in range(3))
-        compiled, why = _compilation(trial, lambda: step().item(), eager, steps)
+        compiled, why = False, "not compiled: its batches have many shapes"
+        if one_shape:
+            compiled, why = _compilation(trial, lambda: step().item(), eager, steps)
     measured = f"{precision} precision: {chosen}, {eager:.3g} s a forward and backward on {threads} threads"
     settled = Settled(chosen, compiled, threads, f"{measured}; {why}")
     files.replace(kept, json.dumps(asdict(settled)))

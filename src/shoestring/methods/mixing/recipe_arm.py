@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from shoestring import files, runtime
+from shoestring import runtime
 from shoestring.cost import Cost, Ledger
+from shoestring.evaluate.outcome import once
 from shoestring.methods.mixing.graph import Graph
 from shoestring.methods.mixing.recipe_ground import Ground
 from shoestring.methods.mixing.recipe_samplers import Sampler, sampler
@@ -94,19 +94,10 @@ def follow(ground: Ground, arm: Arm, out: Path, show: Show) -> Outcome:
     runtime.start(ground.settled.precision, compute.processes, compute.sharding)
     torch.set_num_threads(ground.settled.threads)
     folder = out / "runs" / arm.folder
-    result = folder / "result.json"
-    if not result.exists():
-        outcome = _go(ground, arm, folder, show)
-        if runtime.current().rank == 0:
-            files.replace(result, json.dumps(asdict(outcome)))
-            if not arm.kept:
-                shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-        runtime.current().accelerator.wait_for_everyone()
-    mend = "delete it, and this run is done again"
-    try:
-        return Outcome(**files.read_json(result, mend))
-    except TypeError as error:
-        raise ValueError(f"{result}: torn ({error}): {mend}") from None
+    found = once(folder / "result.json", Outcome, lambda: _go(ground, arm, folder, show))
+    if runtime.current().rank == 0 and not arm.kept:
+        shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    return found
 
 
 def export(ground: Ground, arm: Arm, out: Path) -> None:

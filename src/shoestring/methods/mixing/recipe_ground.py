@@ -25,13 +25,12 @@ from shoestring.methods.mixing.recipe_tasks_schema import Start
 from shoestring.methods.mixing.samples import Samples
 from shoestring.methods.mixing.windows import Windows
 from shoestring.models import presets, pretrained
-from shoestring.train import checkpoint, optim
-from shoestring.train.hooks import Every, Progress, Save, Spaced
-from shoestring.train.loop import train
+from shoestring.train import optim
 from shoestring.train.objectives import next_token
+from shoestring.train.resumed import resumed
 from shoestring.train.settle import Settled, settle
 from shoestring.train.side_by_side import Job, Show, affordable, side_by_side
-from shoestring.types import Batch, Hook, Run
+from shoestring.types import Batch, Run
 
 _SPENT = "ledger.json"
 
@@ -122,21 +121,19 @@ class _Training:
         runtime.start(self.ground.settled.precision, self.recipe.compute.processes, self.recipe.compute.sharding)
         model = self.ground.model(base.seed)
         run = Run(model, optim.adamw(model, base.learning_rate), self._batches(here.rank, here.processes))
-        folder = self.out / "runs" / "base"
-        stopped = checkpoint.latest(folder)
-        if stopped is not None:
-            checkpoint.load(stopped, run, ledger=ledger)
         tokenizer = self.ground.opened_tokenizer()
-        save = Save(folder, (), ledger, tokenizer, keep=1)
-        hooks: list[Hook] = [
-            Progress(base.steps, ledger, show),
-            Every(20, Spaced(self.recipe.compute.save_seconds, save)),
-        ]
         warmup = min(100, base.steps // 10)
-        schedule = optim.warmup_stable_decay(base.steps, base.steps // 5, warmup)
-        with ledger.phase("train"):
-            train(run, next_token, until=base.steps, hooks=hooks, ledger=ledger, schedule=schedule)
-        save(run)
+        resumed(
+            run,
+            next_token,
+            until=base.steps,
+            folder=self.out / "runs" / "base",
+            ledger=ledger,
+            tokenizer=tokenizer,
+            show=show,
+            save_seconds=self.recipe.compute.save_seconds,
+            schedule=optim.warmup_stable_decay(base.steps, base.steps // 5, warmup),
+        )
         beside = pretrained.save(run.model, tokenizer, self.out / "base.partial")
         if here.rank == 0:
             files.replace(beside / _SPENT, json.dumps(ledger.state_dict()))

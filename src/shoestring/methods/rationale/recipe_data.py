@@ -1,0 +1,203 @@
+"""The experiment's data: what is trained on, chosen by and reported on, set by set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from shoestring import files
+from shoestring.methods.rationale import datasets, filters, labels
+from shoestring.methods.rationale.chains import Shape, chains
+from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.lessons import Way, shuffled
+from shoestring.methods.rationale.recipe_schema import (
+    AGREEING,
+    DISTILLED,
+    HUMAN,
+    INFORMED,
+    SHUFFLED,
+    SINGLE,
+    STANDARD,
+    DataSet,
+    Recipe,
+)
+
+CHAINS = "chains"
+DEV, TEST = 0, 1  # of ten parts; the others are to train on
+_TRAIN_SEED, _HELD_OUT_SEED = 1, 0
+TITLES = {"cqa": "CQA", "svamp": "SVAMP", "esnli": "e-SNLI", "anli": "ANLI"}
+_WAYS: dict[str, Way] = {DISTILLED: "distilled", SINGLE: "single-task", INFORMED: "informed"}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One set.
+
+    train    with the teacher's answers; human, the same examples with people's reasons, where there are any
+    dev      to choose by; test, to report: neither is ever trained on
+    steps    of a run
+    """
+
+    name: str
+    train: list[Example]
+    dev: list[Example]
+    test: list[Example]
+    steps: int
+    human: list[Example] | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """The labels that every example may have; none where they differ."""
+        every = {example.options for example in (*self.train, *self.dev, *self.test)}
+        return next(iter(every)) if len(every) == 1 else ()
+
+    def drawn(self, fraction: float, seed: int) -> list[int]:
+        """Which of the train part a run sees: each seed has an order, of which it is the first so many."""
+        order = np.argsort(np.random.Philox(key=np.array([seed, 2], dtype=np.uint64)).random_raw(len(self.train)))
+        return [int(place) for place in order[: max(1, round(fraction * len(self.train)))]]
+
+
+def of_sets(recipe: Recipe) -> list[Task]:
+    """The tasks of real data."""
+    return [_task(recipe, one) for one in recipe.sets]
+
+
+def of_chains(recipe: Recipe, taught: Sequence[Example]) -> Task:
+    """The task of chains, of which the teacher has been asked about those to train on."""
+    dev, test = held_out_chains(recipe)
+    return Task(CHAINS, list(taught), dev, test, recipe.steps)
+
+
+def untaught_chains(recipe: Recipe) -> list[Example]:
+    """The chains to train on, before the teacher was asked."""
+    assert recipe.chains is not None
+    known = frozenset(example.text for part in held_out_chains(recipe) for example in part)
+    return chains(_shape(recipe), recipe.chains.train, _TRAIN_SEED, known)
+
+
+def held_out_chains(recipe: Recipe) -> tuple[list[Example], list[Example]]:
+    """Dev and test."""
+    dev, test = recipe.held_out
+    found = chains(_shape(recipe), dev + test, _HELD_OUT_SEED)
+    return found[:dev], found[dev:]
+
+
+def fingerprints(recipe: Recipe) -> dict[str, str]:
+    """Of each file that is read."""
+    found = {}
+    for name in (name for one in recipe.sets for name in (one.train, one.dev, one.test) if name is not None):
+        found[name] = hashlib.sha256(files.find(name).read_bytes()).hexdigest()[:16]
+    if recipe.base is not None:
+        found[recipe.base.text] = _text_fingerprint(recipe.base.text)
+    return found
+
+
+def way_of(arm: str) -> Way:
+    """How an arm's lessons are made."""
+    return _WAYS.get(arm, "two-task" if arm.startswith("two-task") else "standard")
+
+
+def lessons_of(arm: str, task: Task, places: Sequence[int], seed: int) -> list[Example]:
+    """The examples an arm learns from, of those drawn."""
+    source = task.train
+    if arm == HUMAN:
+        if task.human is None:
+            raise ValueError(f"{task.name} has no human reasons: leave the arm {HUMAN!r} out")
+        source = task.human
+    found = [source[place] for place in places]
+    if arm == INFORMED:
+        return unanswered(found)
+    if arm == SHUFFLED:
+        return shuffled(found, seed)
+    if arm == AGREEING:
+        return [example if _agrees(example) else replace(example, rationale=None) for example in found]
+    return found
+
+
+def unanswered(examples: Sequence[Example]) -> list[Example]:
+    """The examples, their reasons without the sentences that tell the answer: for who reads them beside the text.
+
+    One of whose reason nothing is left stays, without it: all arms are tested on the same.
+    """
+    return filters.apply(examples, ["leak"]).examples
+
+
+def cost_of_labels(arm: str, examples: Sequence[Example]) -> int:
+    """How many gold labels an arm trains on."""
+    return 0 if arm == DISTILLED else sum(example.label is not None for example in examples)
+
+
+def asks(arm: str) -> bool:
+    """Whether an arm needs the teacher's answers."""
+    return not arm.startswith(STANDARD) and arm != HUMAN
+
+
+def _agrees(example: Example) -> bool:
+    return (
+        example.label is not None
+        and example.teacher_label is not None
+        and labels.same(example.label, example.teacher_label, example.options)
+    )
+
+
+def _task(recipe: Recipe, one: DataSet) -> Task:
+    form = datasets.form(one.form) if isinstance(one.form, str) else datasets.Form(**one.form.model_dump())
+    read = _read(one.train, replace(form, label=None) if one.unlabelled else form)
+    parts = [_part(example) for example in read]
+    given = {DEV: one.dev, TEST: one.test}
+    train_parts = set(range(10)) - {part for part, file in given.items() if file is None}
+
+    def of(examples: list[Example], wanted: set[int]) -> list[Example]:
+        return [example for example, part in zip(examples, parts, strict=True) if part in wanted]
+
+    human = None
+    if HUMAN in recipe.arms and form.human is not None:
+        human = of(_read(one.train, form, "human"), train_parts)
+    reasons: datasets.Reasons = "teacher" if INFORMED in recipe.arms else "none"
+    # a text that stands in two files would be judged by what was learned by heart
+    seen = {example.text for example in read}
+    judged = {}
+    for part, file in given.items():
+        found = of(read, {part})
+        if file is not None:
+            found = [example for example in _read(file, form, reasons) if example.text not in seen]
+            seen |= {example.text for example in found}
+        judged[part] = [example for example in found if example.label is not None]
+    train, dev, test = of(read, train_parts), judged[DEV], judged[TEST]
+    for name, rows in (("train", train), ("dev", dev), ("test", test)):
+        if not rows:
+            raise ValueError(f"{one.train}: no rows are left for {name}: give more, or a file of others, with labels")
+    dev, test = (_spread(part, limit) for part, limit in zip((dev, test), recipe.held_out, strict=True))
+    return Task(TITLES.get(one.name, one.name), train, dev, test, one.steps or recipe.steps, human)
+
+
+def _read(name: str, form: datasets.Form, reasons: datasets.Reasons = "teacher") -> list[Example]:
+    """Without the rows themselves: runs in other processes get a copy."""
+    return [replace(example, record={}) for example in datasets.read(files.find(name), form, reasons)]
+
+
+def _part(example: Example) -> int:
+    """Of ten, by a hash of what texts of one premise share: their first line."""
+    first = example.text.split("\n", maxsplit=1)[0]
+    return int.from_bytes(hashlib.sha256(first.encode()).digest()[:8], "big") * 10 >> 64
+
+
+def _spread(examples: list[Example], limit: int) -> list[Example]:
+    """At most so many, spread evenly."""
+    if len(examples) <= limit:
+        return examples
+    return [examples[place * len(examples) // limit] for place in range(limit)]
+
+
+def _shape(recipe: Recipe) -> Shape:
+    assert recipe.chains is not None
+    return Shape(recipe.chains.given, recipe.chains.derived)
+
+
+def _text_fingerprint(name: str) -> str:
+    from shoestring.data import corpora
+
+    return corpora.fingerprint(name if name == corpora.BUILT_IN else str(files.find(name)))

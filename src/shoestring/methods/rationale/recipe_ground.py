@@ -1,0 +1,218 @@
+"""What all runs of the experiment stand on: tasks, tokenizers, common starts, and how to compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from shoestring import files, runtime
+from shoestring.cost import Ledger
+from shoestring.data import corpora, tokenizers
+from shoestring.methods.rationale import corruption, datasets
+from shoestring.methods.rationale.chains import DIGITS
+from shoestring.methods.rationale.encode import Coder, Family, batch
+from shoestring.methods.rationale.lessons import LABEL, RATIONALE, Way, Wording, lessons
+from shoestring.methods.rationale.loss import written
+from shoestring.methods.rationale.recipe_base import SPENT, Pretraining
+from shoestring.methods.rationale.recipe_data import Task, fingerprints, of_chains, of_sets
+from shoestring.methods.rationale.recipe_schema import Recipe
+from shoestring.methods.rationale.recipe_teacher import TAUGHT, teach
+from shoestring.models import lora, presets, pretrained, seq2seq
+from shoestring.train.settle import Settled, settle
+from shoestring.train.side_by_side import Job, affordable, side_by_side
+from shoestring.types import Batch
+
+WORDING = Wording()
+_TAUGHT = datasets.kept(datasets.Form(options=DIGITS))
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the runs of one model begin.
+
+    tokenizer  its folder
+    folder     a model folder that every run goes on from; None where each seed draws its own weights
+    """
+
+    name: str
+    family: Family
+    tokenizer: Path
+    folder: Path | None
+    settled: Settled
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The recipe, and what was prepared for it in `out`.
+
+    tasks, starts  by name; sizes, parameters by name of the model
+    data           fingerprints of what is read
+    """
+
+    recipe: Recipe
+    tasks: dict[str, Task]
+    starts: dict[str, Start]
+    sizes: dict[str, int]
+    workers: int
+    data: dict[str, str]
+
+    def coder(self, name: str) -> Coder:
+        start = self.starts[name]
+        return Coder(tokenizers.load(str(start.tokenizer)), start.family, *self.recipe.lessons.tokens)
+
+    def model(self, name: str, seed: int) -> PreTrainedModel:
+        """The model before its first step, in training mode."""
+        start = self.starts[name]
+        runtime.seed_everything(seed)
+        if start.folder is None:
+            return _preset(self.recipe, name, len(tokenizers.load(str(start.tokenizer))), seed)
+        model = pretrained.load(start.folder, kind="any")[0].float().train()
+        adapters = self.recipe.model.lora
+        if adapters is not None:
+            lora.add(model, adapters.rank, adapters.alpha, adapters.dropout, seed=seed)
+        return model
+
+
+def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
+    """Ask the teacher, make the tokenizer, train the bases, choose how to compute; all is kept for a resumed run.
+
+    runs  how many there will be, which may go side by side
+    Raises ValueError where `out` was begun on data that has changed since.
+    """
+    compute = recipe.compute
+    here = runtime.start(processes=compute.processes)
+    with here.accelerator.main_process_first():
+        data = fingerprints(recipe)
+        if here.rank == 0:
+            if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
+                for kept in out.glob("settled-*.json"):
+                    kept.unlink()
+            files.begun_on(out, data)
+            if recipe.chains is not None:
+                with ledger.phase("teacher"):
+                    teach(recipe, ledger, out)
+        found = of_sets(recipe) if recipe.chains is None else [of_chains(recipe, datasets.read(out / TAUGHT, _TAUGHT))]
+        made = out / "tokenizer"
+        if here.rank == 0 and any(_is_preset(name) for name in recipe.model.names) and not made.exists():
+            _tokenizer(recipe, found).save_pretrained(made)
+        largest = [_settled(recipe, name, found[0], out, runs) for name in recipe.model.names]
+    workers = min(workers for workers, _, _ in largest)
+    sizes = {name: size for name, (_, _, size) in zip(recipe.model.names, largest, strict=True)}
+    starts = {}
+    for name, (_, settled, _) in zip(recipe.model.names, largest, strict=True):
+        folder = None if _is_preset(name) else _folder(name)
+        if recipe.base is not None and _is_preset(name):
+            folder = _base(recipe, name, settled, ledger, out)
+        starts[name] = Start(name, _family(name), made if _is_preset(name) else _folder(name), folder, settled)
+    return Ground(recipe, {task.name: task for task in found}, starts, sizes, workers, data)
+
+
+def _settled(recipe: Recipe, name: str, task: Task, out: Path, runs: int) -> tuple[int, Settled, int]:
+    """How many runs of a model go side by side, how each computes, and how many parameters it has."""
+    compute = recipe.compute
+    if _is_preset(name):
+        tokenizer = tokenizers.load(str(out / "tokenizer"))
+        model = _preset(recipe, name, len(tokenizer), recipe.seeds[0])
+    else:
+        model, _ = pretrained.load(_folder(name), kind="any")
+        tokenizer = tokenizers.load(str(_folder(name)))
+        model = model.float().train()
+    coder = Coder(tokenizer, _family(name), *recipe.lessons.tokens)
+    example = _batch(recipe, task, coder)
+    workers = compute.workers or affordable(runs, _bytes(model, example))
+    threads = max(1, runtime.cores() // (workers * compute.processes))
+    kept = out / f"settled-{_slug(name)}.json"
+    settled = settle(model, written, example, recipe.steps, kept, threads, compute.precision, one_shape=False)
+    return workers, settled, model.num_parameters()
+
+
+def _base(recipe: Recipe, name: str, settled: Settled, ledger: Ledger, out: Path) -> Path:
+    assert recipe.base is not None
+    start = out / f"base-{_slug(name)}"
+    if not start.exists():
+        model = _preset(recipe, name, len(tokenizers.load(str(out / "tokenizer"))), recipe.base.seed)
+        work = Pretraining(recipe, model, _family(name), out / "tokenizer", settled, start, out / "runs" / start.name)
+        side_by_side([Job(start.name, work)], 1)
+    runtime.current().accelerator.wait_for_everyone()
+    mend = "delete the folder, and the base is trained again"
+    ledger.absorb(files.read_json(start / SPENT, mend), start.name)
+    return start
+
+
+def _tokenizer(recipe: Recipe, found: list[Task]) -> PreTrainedTokenizerFast:
+    made = tokenizers.resolve(recipe.model.tokenizer, _texts(recipe, found))
+    if recipe.base is not None and any(name in seq2seq.names() for name in recipe.model.names):
+        made.add_special_tokens({"additional_special_tokens": corruption.marks()})
+    return made
+
+
+def _texts(recipe: Recipe, found: list[Task]) -> Iterator[str]:
+    """What a tokenizer is trained on: the base's text, and what the students read and write."""
+    if recipe.base is not None:
+        yield from (document.text for document in corpora.documents(_source(recipe.base.text), "train"))
+    for task in found:
+        for example in task.train:
+            yield from (text for text in (example.text, example.label, example.rationale) if text)
+
+
+def _source(name: str) -> str:
+    return name if name == corpora.BUILT_IN else str(files.find(name))
+
+
+def _is_preset(name: str) -> bool:
+    return name in seq2seq.names() or name in presets.names()
+
+
+def _folder(name: str) -> Path:
+    from shoestring.models.folders import find
+
+    return find(name)
+
+
+def _family(name: str) -> Family:
+    if _is_preset(name):
+        return "encoder-decoder" if name in seq2seq.names() else "decoder"
+    config = files.read_json(_folder(name) / "config.json", "copy it again")
+    return "encoder-decoder" if config.get("is_encoder_decoder") or config.get("model_type") == "t5" else "decoder"
+
+
+def _preset(recipe: Recipe, name: str, size: int, seed: int) -> PreTrainedModel:
+    changes = recipe.model.changes
+    if name in seq2seq.names():
+        # the end of text stands before the marks of a base
+        tokens = seq2seq.configuration(name, size, end=_end(recipe, size), **changes)
+        # on a CPU plain attention is the faster in bf16, and as fast in fp32
+        return seq2seq.build(tokens, seed, "sdpa" if torch.accelerator.is_available() else "eager")
+    length = max(sum(recipe.lessons.tokens), recipe.base.length if recipe.base else 0)
+    return presets.build(presets.configuration(name, size, length, **changes), seed)
+
+
+def _end(recipe: Recipe, size: int) -> int:
+    marks = corruption.MARKS if recipe.base is not None else 0
+    return size - 1 - marks
+
+
+def _batch(recipe: Recipe, task: Task, coder: Coder) -> Batch:
+    """A batch of reasons, the longer of the two tasks' (of labels where there are no reasons)."""
+    some = task.train[: 4 * recipe.batch]
+    reasoned = any(example.rationale for example in some)
+    way: Way = "two-task" if reasoned else "standard" if any(example.label for example in some) else "distilled"
+    made = lessons(some, way, WORDING)
+    chosen = (made.get(RATIONALE) or made[LABEL])[: max(1, recipe.batch // recipe.compute.processes)]
+    return batch(coder.pairs(chosen), coder.family, coder.end)
+
+
+def _bytes(model: PreTrainedModel, example: Batch) -> float:
+    """An estimate of the memory of one run: weights, gradients, two moments, activations."""
+    config = model.config
+    width, layers = config.hidden_size, 2 * config.num_hidden_layers
+    tokens = example["input_ids"].numel() + example["labels"].numel()
+    return float(8e8 + 16 * model.num_parameters() + tokens * (config.vocab_size * 12 + layers * width * 4 * 40))
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name).strip("-")

@@ -1,0 +1,123 @@
+"""What the experiment's report says in words: who is ahead of whom, with how many labels, and what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
+from typing import TypeAlias
+
+from shoestring.evaluate.quantities import number, plus_minus
+from shoestring.evaluate.scores import Score
+from shoestring.methods.rationale.recipe_arm import Outcome
+from shoestring.methods.rationale.recipe_ground import Ground
+from shoestring.methods.rationale.recipe_plan import Cell, Plan
+from shoestring.methods.rationale.recipe_schema import AGREEING, INFORMED, MATCHED, SHUFFLED, SINGLE, STANDARD, TWO_TASK
+
+Found: TypeAlias = "dict[Cell, dict[str, list[Outcome]]]"
+
+
+def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterator[str]:
+    """The notes. title: how a cell is called, nothing where there is one."""
+    for cell, arms in found.items():
+        yield _against(arms, title(cell))
+    yield from _enough(found, ground)
+    yield from _teacher(ground)
+    yield from _arms(found, chosen, title)
+    yield from _rates(chosen, ground, title)
+    yield from _ended(found)
+    yield (
+        "The learning rate and the step at which a student is taken are chosen on dev; scores, curves and savings are "
+        "of test, of the student that was best on dev until then."
+    )
+    yield from _said(found, title)
+
+
+def _against(arms: Mapping[str, Sequence[Outcome]], where: str) -> str:
+    parts = []
+    for twin, outcomes in arms.items():
+        if twin != TWO_TASK:
+            pairs = zip(arms[TWO_TASK], outcomes, strict=True)
+            score = Score.of(100 * (one.scores["accuracy"] - two.scores["accuracy"]) for one, two in pairs)
+            parts.append(f"{plus_minus(score)} to {twin}")
+    listed = "; ".join(parts)
+    said = f"{TWO_TASK}, test accuracy in points, paired by seed: {listed}."
+    return f"{where}: {said}" if where else said
+
+
+def _enough(found: Found, ground: Ground) -> Iterator[str]:
+    """The fewest labels with which two-task is as good as the twin with all of them."""
+    recipe = ground.recipe
+    if len(recipe.fractions) < 2:
+        return
+    most = max(recipe.fractions)
+    for model in recipe.model.names:
+        for task in ground.tasks:
+            goal = _mean(found[Cell(model, task, most)][STANDARD])
+            reached = [
+                fraction
+                for fraction in sorted(recipe.fractions)
+                if _mean(found[Cell(model, task, fraction)][TWO_TASK]) >= goal
+            ]
+            name = f"{task}, {model}" if len(recipe.model.names) > 1 else task
+            end = f"from {100 * reached[0]:.3g} % of the labels on" if reached else "with no fraction tried"
+            yield f"{name}: {TWO_TASK} is at least as good as {STANDARD} with all labels ({goal:.1%}) {end}, by means."
+
+
+def _teacher(ground: Ground) -> Iterator[str]:
+    chains = ground.recipe.chains
+    if chains is None:
+        yield "The teacher's answers were given: what they once took is in no row's cost, nor is the base's training."
+        return
+    slips = f"slips in {chains.error_rate:.0%} of its answers" if chains.error_rate else "makes no mistake"
+    votes = f", asked {chains.samples} times, by vote" if chains.samples > 1 else ""
+    yield f"The teacher is the program that made the chains, behind an HTTP endpoint{votes}; it {slips}."
+
+
+def _arms(found: Found, chosen: Plan, title: Callable[[Cell], str]) -> Iterator[str]:
+    names = list(dict.fromkeys(name for arms in found.values() for name in arms))
+    if MATCHED in names:
+        times = [chosen.longer[cell] for cell in found]
+        shown = number(min(times)) if len(times) == 1 else f"{number(min(times))} to {number(max(times))}"
+        yield f"{MATCHED}: {shown} times the steps of {STANDARD}, which makes its FLOPs those of {TWO_TASK}."
+    if SHUFFLED in names:
+        yield f"{SHUFFLED}: each example has the reason of another; what gain is left is not of what reasons say."
+    if SINGLE in names:
+        yield f"{SINGLE}: reason, then label, in one text, which has to be written whole at prediction too."
+    if INFORMED in names:
+        yield f"{INFORMED}: reads the teacher's reason beside the text, at prediction too: the teacher is then needed."
+    if AGREEING in names:
+        yield f"{AGREEING}: reasons for a label that is not the gold one are left out."
+
+
+def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterator[str]:
+    if not chosen.tried:
+        yield f"Not tuned: the learning rate, {ground.recipe.tuning.learning_rates[0]:g} for all."
+        return
+    for (cell, arm), tried in chosen.tried.items():
+        listed = ", ".join(f"{rate:g}: {score:.1%}" for rate, score in tried.items())
+        where = f"{title(cell)}: " if title(cell) else ""
+        yield f"{where}learning rate of {arm}: {chosen.rates[cell, arm]:g} (dev accuracy by rate: {listed})."
+    yield "The runs that learning rates were chosen by are in no row's cost."
+
+
+def _ended(found: Found) -> Iterator[str]:
+    """How long runs went, where they stopped before their end."""
+    every = [one for arms in found.values() for some in arms.values() for one in some]
+    yield f"Runs went through their labels {number(fmean(one.epochs for one in every))} times in the mean."
+
+
+def _said(found: Found, title: Callable[[Cell], str]) -> Iterator[str]:
+    """What a student wrote as its reason, so that it can be judged."""
+    cell = max(found, key=lambda one: one.fraction)
+    for text, reason, label in found[cell][TWO_TASK][0].reasons[:2]:
+        where = f"{title(cell)}: " if title(cell) else ""
+        yield f"{where}of {_short(text)} the {TWO_TASK} student says {label!r}, and as its reason {_short(reason)}."
+
+
+def _short(text: str) -> str:
+    line = " / ".join(text.split("\n"))
+    return repr(line if len(line) <= 160 else line[:157] + "...")
+
+
+def _mean(outcomes: Sequence[Outcome]) -> float:
+    return fmean(one.scores["accuracy"] for one in outcomes)

@@ -1,0 +1,146 @@
+"""Which runs the experiment has: each arm's learning rate chosen on dev, and the twin with as much compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from shoestring.cost import Ledger
+from shoestring.cost.flops import StepFlops
+from shoestring.methods.rationale.loss import scaled
+from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream, student
+from shoestring.methods.rationale.recipe_ground import Ground
+from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK
+from shoestring.train.side_by_side import Job, side_by_side
+from shoestring.types import Batch
+
+_PROBED = 8  # steps, where FLOPs are to be counted
+
+
+class Cell(NamedTuple):
+    """What is compared: arms on one fraction of one set, by one model."""
+
+    model: str
+    task: str
+    fraction: float
+
+
+@dataclass
+class Plan:
+    """What was chosen before the rows were run.
+
+    rates    by cell and arm, the learning rate; tried, its mean best accuracy on dev by rate
+    longer   by cell, how many times the twin's steps cost as much as the two-task's
+    """
+
+    rates: dict[tuple[Cell, str], float] = field(default_factory=dict)
+    tried: dict[tuple[Cell, str], dict[float, float]] = field(default_factory=dict)
+    longer: dict[Cell, float] = field(default_factory=dict)
+
+
+def cells(ground: Ground) -> list[Cell]:
+    recipe = ground.recipe
+    return [Cell(*one) for one in product(recipe.model.names, ground.tasks, recipe.fractions)]
+
+
+def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
+    """Choose each arm's learning rate, cell by cell, at seeds that no row is of."""
+    found, recipe = Plan(), ground.recipe
+    every = cells(ground)
+    if MATCHED in recipe.arms:
+        found.longer = {cell: _longer(ground, cell) for cell in every}
+    rates = recipe.tuning.learning_rates
+    found.rates = {(cell, arm): rates[0] for cell in every for arm in recipe.arms}
+    if len(rates) == 1:
+        return found
+    arms = [
+        _arm(ground, found, cell, arm, rate, seed, f"tuning/rate{rate:g}-")
+        for cell, arm, rate, seed in product(every, recipe.arms, rates, recipe.tuning.seeds)
+    ]
+    outcomes = outcomes_of(ground, arms, ledger, out)
+    for cell, name in found.rates:
+        tried: dict[float, list[float]] = {}
+        for arm, outcome in outcomes.items():
+            if (Cell(arm.model, arm.task, arm.fraction), arm.name) == (cell, name):
+                tried.setdefault(arm.learning_rate, []).append(-1.0 if outcome.diverged else outcome.dev)
+        means = {rate: fmean(values) for rate, values in tried.items() if min(values) >= 0}
+        if not means:
+            raise ValueError(f"{name} diverged at every one of tuning.learning_rates: give lower ones")
+        found.tried[cell, name] = means
+        found.rates[cell, name] = max(means, key=means.__getitem__)
+    return found
+
+
+def finals(ground: Ground, chosen: Plan) -> list[Arm]:
+    """The runs that rows are of; the two-task student of the first cell and seed is kept."""
+    recipe, every = ground.recipe, cells(ground)
+    arms = [
+        _arm(ground, chosen, cell, arm, chosen.rates[cell, arm], seed, "")
+        for cell, arm, seed in product(every, recipe.arms, recipe.seeds)
+    ]
+    most = Cell(every[0].model, every[0].task, max(recipe.fractions))  # what a user would want to have
+    folder = _arm(ground, chosen, most, TWO_TASK, chosen.rates[most, TWO_TASK], recipe.seeds[0], "").folder
+    return [replace(arm, kept=arm.folder == folder) for arm in arms]
+
+
+def outcomes_of(ground: Ground, arms: Sequence[Arm], ledger: Ledger, out: Path) -> dict[Arm, Outcome]:
+    """What each run showed; runs go side by side, where more than one is left to be done."""
+    jobs = [Job(arm.folder, partial(follow, ground, arm, out)) for arm in arms]
+    left = sum(not finished(arm, out) for arm in arms)
+    found = dict(zip(arms, side_by_side(jobs, min(ground.workers, max(1, left))), strict=True))
+    for arm, outcome in found.items():
+        ledger.absorb(outcome.ledger, arm.folder)
+    return found
+
+
+def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, rate: float, seed: int, before: str) -> Arm:
+    recipe = ground.recipe
+    times = chosen.longer[cell] if name == MATCHED else 1.0
+    steps = ground.tasks[cell.task].steps
+    slug = "-".join(f"{cell.model}-{cell.task}-{cell.fraction:g}-{name}".replace(",", "").replace("/", "-").split())
+    return Arm(
+        f"{before}{slug}-seed{seed}",
+        *cell,
+        name,
+        rate,
+        seed,
+        round(steps * times),
+        max(1, round(recipe.evaluate_every * times)),
+    )
+
+
+def _longer(ground: Ground, cell: Cell) -> float:
+    """The FLOPs of a two-task step over those of a standard one, in the mean over their steps."""
+    seed = ground.recipe.tuning.seeds[0]
+    known = Plan(longer={cell: 1.0})
+    spent: Mapping[str, float] = {
+        name: _step_flops(ground, _arm(ground, known, cell, name, 1.0, seed, "")) for name in (STANDARD, TWO_TASK)
+    }
+    return spent[TWO_TASK] / spent[STANDARD]
+
+
+def _step_flops(ground: Ground, arm: Arm) -> float:
+    """The mean FLOPs of a step: over all steps where a formula fits, over the first few where they must be taken."""
+    task, coder = ground.tasks[arm.task], ground.coder(arm.model)
+    batches, _ = stream(ground, arm, task, coder)
+    model = student(ground, arm, task, coder).model
+    step_flops, total, steps = StepFlops(model), 0, arm.steps
+    reading = iter(batches)
+    for step in range(arm.steps):
+        for _ in range(batches.micro_batches):
+            batch: Batch = next(reading)
+            try:
+                total += step_flops(batch)
+            except KeyError:  # no formula fits
+                steps = min(_PROBED, arm.steps)
+                with step_flops.counting(batch):
+                    scaled(model, batch).total.backward()  # type: ignore[no-untyped-call]
+                total += step_flops(batch)
+        if step + 1 == steps:
+            break
+    return total / steps

@@ -1,0 +1,100 @@
+"""Take out reasons that a student should not learn, and say how many each filter took, and which."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from shoestring.methods.rationale.tools_form import (
+    Column,
+    Expression,
+    FormName,
+    Label,
+    Option,
+    Options,
+    Rationale,
+    Said,
+    TeacherLabel,
+)
+from shoestring.methods.rationale.tools_out import check_file
+
+
+class Drop(StrEnum):
+    rationale = "rationale"
+    example = "example"
+
+
+_Agrees = Annotated[bool, typer.Option("--agrees", help="Out: reasons for another label than the gold one.")]
+_Consistent = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Out: a label that less than this part of the samples gave.")
+]
+_Leak = Annotated[bool, typer.Option("--leak", help="Cut: sentences that state the answer.")]
+_LeakRemove = Annotated[bool, typer.Option("--leak-remove", help="The same; out: reasons that name the label still.")]
+_Length = Annotated[str | None, typer.Option(metavar="LEAST:MOST", help="Out: reasons of fewer or more words.")]
+_Duplicates = Annotated[bool, typer.Option("--duplicates", help="Out: repeated examples, and reasons that fit any.")]
+
+
+def filter_rows(
+    data: Annotated[Path, typer.Argument(help="What `ask` wrote, or rows with reasons of your own: .jsonl (.gz).")],
+    out: Annotated[Path, typer.Option(help="A .jsonl: the rows that are left.")],
+    agrees: _Agrees = False,
+    consistent: _Consistent = None,
+    leak: _Leak = False,
+    leak_remove: _LeakRemove = False,
+    length: _Length = None,
+    duplicates: _Duplicates = False,
+    drop: Annotated[
+        Drop, typer.Option(help="Of an example whose reason is out: the reason alone, or all of it.")
+    ] = Drop.rationale,
+    form: FormName = None,
+    column: Column = None,
+    label: Label = None,
+    option: Option = None,
+    options: Options = None,
+    expression: Expression = False,
+    rationale: Rationale = None,
+    teacher_label: TeacherLabel = None,
+) -> None:
+    """Filter a teacher's reasons, in the order of the options above; what each took out is shown with examples."""
+    from shoestring.methods.rationale import datasets, filters
+
+    check_file(out, ".jsonl", data)
+    chosen = _chosen(agrees, consistent, leak or leak_remove, leak_remove, length, duplicates)
+    said = Said(form, column, label, option, options, expression, rationale, teacher_label)
+    found = said.form_of(data)
+    if found.rationale is None:
+        raise ValueError(f"{data}: no column of reasons: name it by --rationale, or let `ask` write them")
+    examples = datasets.read(data, found)
+    done = filters.apply(examples, list(chosen), drop.value, chosen)
+    datasets.write(out, done.examples)
+    typer.echo(done.table())
+    left = sum(example.rationale is not None for example in done.examples)
+    typer.echo(f"{out}: {len(done.examples):,} of {len(examples):,} rows, {left:,} with a reason")
+    if not left:
+        typer.echo("warning: no reason is left: loosen a filter", err=True)
+
+
+def _chosen(
+    agrees: bool, consistent: float | None, leak: bool, remove: bool, length: str | None, duplicates: bool
+) -> dict[str, dict[str, float]]:
+    """The filters that are asked for, in order, with their options."""
+    found: dict[str, dict[str, float]] = {}
+    if agrees:
+        found["agrees"] = {}
+    if consistent is not None:
+        found["consistent"] = {"threshold": consistent}
+    if leak:
+        found["leak"] = {"remove": remove}
+    if length is not None:
+        least, colon, most = length.partition(":")
+        if not colon or not least.isdecimal() or not most.isdecimal():
+            raise ValueError(f"--length {length!r}: expected two numbers of words, such as 3:256")
+        found["length"] = {"least": int(least), "most": int(most)}
+    if duplicates:
+        found["duplicates"] = {}
+    if not found:
+        raise ValueError("no filter: give one or more of --agrees, --consistent, --leak, --length, --duplicates")
+    return found

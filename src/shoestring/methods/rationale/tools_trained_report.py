@@ -1,0 +1,153 @@
+"""What came of a training: a table by learning rate, a picture of its course, and what to know of the data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shoestring import files
+from shoestring.methods.rationale.lessons import LABEL, RATIONALE
+from shoestring.methods.rationale.recipe_arm import Outcome
+from shoestring.methods.rationale.recipe_ground import WORDING
+from shoestring.methods.rationale.tools_trained import Trained
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from shoestring.evaluate.canvas import Look
+
+PICTURE = "course.svg"
+_LOOKED_AT = 1000  # examples whose lengths are counted
+_UNCUT = 10**9
+
+
+def show(trained: Trained, out: Path) -> None:
+    """Draw the picture and print the rest."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from shoestring.evaluate import report
+
+    picture = trained.work / PICTURE
+    files.replace(picture, drawn(trained))
+    console = Console(width=report.terminal_width(), highlight=False)
+    console.print(table(trained))
+    for sentence in sentences(trained):
+        console.print(Text(f"• {sentence}"), soft_wrap=True)
+    console.print(Text(f"\n{out}: the student; its course: {picture}"), soft_wrap=True)
+
+
+def table(trained: Trained) -> Any:
+    """A row a learning rate: how it did and what it cost; the chosen one is marked."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from shoestring.evaluate import tables
+
+    costs = {rate: one.cost for rate, one in trained.outcomes.items()}
+    units = tables.spent(costs.values())
+    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    drawn.add_column("learning rate")
+    names = ("best step", "dev", "test", "test, written", *(unit.name for unit in units.values()))
+    for name in names:
+        drawn.add_column(name, justify="right")
+    for rate, one in trained.outcomes.items():
+        marked = Text(f"{rate:g} ←" if rate == trained.best else f"{rate:g}")
+        drawn.add_row(marked, *_scores(one), *tables.costs(costs[rate], units))
+    return drawn
+
+
+def sentences(trained: Trained) -> Iterator[str]:
+    """What else is to know: how much was learned from, what was cut, and what choosing cost."""
+    from shoestring.evaluate.quantities import number
+
+    task, one = trained.task, trained.outcome
+    reasons = sum(example.rationale is not None for example in task.train)
+    counts = f"{len(task.train):,} to train on, {reasons:,} of them with a reason"
+    yield f"examples: {counts}, {len(task.dev):,} of dev, {len(task.test):,} of test; {number(one.epochs)} epochs"
+    for rate, other in trained.outcomes.items():
+        if other.diverged:
+            yield f"learning rate {rate:g}: {other.diverged}"
+    yield from _cut(trained)
+    for text, reason, label in one.reasons[:1]:
+        yield f"of {_short(text)} it says {label!r}, and as its reason {_short(reason)}"
+    others = trained.spent.seconds - one.cost.seconds
+    yield f"looking at dev and test, and other learning rates, took {number(max(0.0, others))} s more"
+
+
+def drawn(trained: Trained) -> str:
+    """The loss, and the accuracy on dev, by step, a line a learning rate, as SVG."""
+    from shoestring.evaluate.canvas import WIDE, svg
+
+    course = {
+        rate: (_losses(trained.folder(rate)), [(point["step"], 100 * point["dev"]) for point in one.points])
+        for rate, one in trained.outcomes.items()
+    }
+
+    def draw(axes: Axes, group: str) -> None:
+        for place, (rate, (losses, points)) in enumerate(course.items()):
+            _line(axes, losses if group == _LOSS else points, place, f"learning rate {rate:g}", WIDE)
+        axes.set_xlabel("step")
+
+    return svg([_LOSS, "accuracy on dev, %"], WIDE, draw, "")
+
+
+_LOSS = "training loss, nats"
+
+
+def _line(axes: Axes, points: list[tuple[float, float]], place: int, label: str, style: Look) -> None:
+    colour = style.methods[place % len(style.methods)]
+    dashes = ("solid", "dashed", "dotted")[place // len(style.methods) % 3]
+    axes.plot(
+        *zip(*points, strict=True), color=colour, linestyle=dashes, linewidth=1.4, label=label
+    ) if points else None
+
+
+def _losses(folder: Path) -> list[tuple[float, float]]:
+    found = []
+    log = folder / "log.jsonl"
+    for line in log.read_text(encoding="utf-8").splitlines() if log.exists() else ():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:  # a kill has torn it
+            continue
+        if "loss" in entry:
+            found.append((float(entry["step"]), float(entry["loss"])))
+    return found
+
+
+def _scores(one: Outcome) -> list[str]:
+    if one.diverged:
+        return ["diverged", "–", "–", "–"]
+    best = max(one.points, key=lambda point: float(point["dev"]))
+    written = one.scores.get("accuracy, written")
+    shown = "–" if written is None else f"{written:.1%}"
+    return [f"{best['step']:,}", f"{one.dev:.1%}", f"{one.scores['accuracy']:.1%}", shown]
+
+
+def _cut(trained: Trained) -> Iterator[str]:
+    """How many texts and reasons are longer than what is read and written."""
+    (model,) = trained.ground.starts
+    coder, some = trained.ground.coder(model), trained.task.train[:_LOOKED_AT]
+    uncut = replace(coder, source_tokens=_UNCUT, target_tokens=_UNCUT)
+    texts = [WORDING.label + example.text for example in some]
+    for name, lines, room in (
+        (f"texts ({LABEL} task)", uncut.sources(texts), coder.source_tokens),
+        (
+            f"reasons ({RATIONALE} task)",
+            uncut.targets([one.rationale for one in some if one.rationale]),
+            coder.target_tokens,
+        ),
+    ):
+        long = sum(len(ids) > room for ids in lines)
+        if long:
+            yield f"{long:,} of {len(lines):,} {name} are longer than {room} tokens and are cut: see --tokens"
+
+
+def _short(text: str) -> str:
+    line = " / ".join(text.split("\n"))
+    return repr(line if len(line) <= 160 else line[:157] + "...")

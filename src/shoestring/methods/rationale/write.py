@@ -1,0 +1,137 @@
+"""What a student says: how likely each option is, and what it writes by itself.
+
+B rows, S source tokens, K options, T option tokens, V vocabulary
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from shoestring.methods.rationale.encode import IGNORED, Coder, language_model, padded
+from shoestring.models.modes import evaluating
+
+_TOKENS = 16384  # read at once, padding included
+
+
+def likelihoods(
+    model: nn.Module, coder: Coder, sources: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+) -> list[list[float]]:
+    """The log-likelihood of each option of each source, its end of text included, in nats.
+
+    sources  token ids, as `coder.sources` gives them; options, by source, as `coder.targets` does
+    Each source is read once, whatever the number of its options. Raises ValueError where one is not finite.
+    """
+    found: list[list[float]] = [[] for _ in sources]
+    of = _encoded if coder.family == "encoder-decoder" else _continued
+    with evaluating(model):
+        # rows of one call have as many options
+        for rows in _batches([(len(source), len(options[row])) for row, source in enumerate(sources)]):
+            written = [options[row] for row in rows]
+            values = of(model, coder, [sources[row] for row in rows], written)
+            for row, line in zip(rows, values.tolist(), strict=True):
+                if not all(value == value and abs(value) < float("inf") for value in line):
+                    raise ValueError(f"a student's log-likelihoods are {line}: its weights or activations overflowed")
+                found[row] = line
+    return found
+
+
+def write(model: nn.Module, coder: Coder, sources: Sequence[Sequence[int]], tokens: int) -> list[str]:
+    """What the student writes, greedily, up to the end of text or so many tokens."""
+    found = [""] * len(sources)
+    inner = language_model(model)
+    with evaluating(model):
+        for rows in _batches([(len(source), 1) for source in sources]):
+            ids, mask = _padded(coder, [sources[row] for row in rows], _device(model))
+            told = {"max_new_tokens": tokens, "do_sample": False, "num_beams": 1}
+            output = inner.generate(
+                input_ids=ids, attention_mask=mask, eos_token_id=coder.end, pad_token_id=coder.end, **told
+            )
+            start = 1 if coder.family == "encoder-decoder" else ids.shape[1]
+            for row, line in zip(rows, output[:, start:].tolist(), strict=True):
+                found[row] = coder.text(line)
+    return found
+
+
+def _encoded(
+    model: nn.Module, coder: Coder, sources: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+) -> Tensor:
+    """(B, K): an encoder-decoder's; the encoder runs once."""
+    inner = language_model(model)
+    ids, mask = _padded(coder, sources, _device(model))
+    encoded = inner.get_encoder()(input_ids=ids, attention_mask=mask)
+    each = len(options[0])
+    labels = padded([option for line in options for option in line], IGNORED).to(ids.device)
+    output = inner(
+        encoder_outputs=(encoded[0].repeat_interleave(each, dim=0),),
+        attention_mask=mask.repeat_interleave(each, dim=0),
+        labels=labels,
+        use_cache=False,
+    )
+    return _summed(output.logits, labels).reshape(len(sources), each)
+
+
+def _continued(
+    model: nn.Module, coder: Coder, sources: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
+) -> Tensor:
+    """(B, K): a decoder's; its cache of the source is shared by the options."""
+    inner = language_model(model)
+    ids, mask = _padded(coder, sources, _device(model))
+    places = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    read = inner(input_ids=ids, attention_mask=mask, position_ids=places, use_cache=True, logits_to_keep=1)
+    each = len(options[0])
+    labels = padded([option for line in options for option in line], IGNORED).to(ids.device)
+    first = read.logits.repeat_interleave(each, dim=0)
+    if labels.shape[1] == 1:  # nothing but ends of text
+        return _summed(first, labels).reshape(len(sources), each)
+    cache = read.past_key_values
+    cache.batch_repeat_interleave(each)
+    inputs = labels[:, :-1].clamp(min=0)
+    seen = torch.cat([mask.repeat_interleave(each, dim=0), (labels[:, :-1] != IGNORED).long()], dim=1)
+    after = places[:, -1:].repeat_interleave(each, dim=0) + torch.arange(1, labels.shape[1], device=ids.device)
+    going = inner(
+        input_ids=inputs, attention_mask=seen, position_ids=after, past_key_values=cache, use_cache=True
+    ).logits
+    return _summed(torch.cat([first, going], dim=1), labels).reshape(len(sources), each)
+
+
+def _summed(logits: Tensor, labels: Tensor) -> Tensor:
+    """(rows,): the log-likelihood of each row's labels. logits (rows, T, V), labels (rows, T)."""
+    nats = nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return -nats.double().sum(dim=1)
+
+
+def _padded(coder: Coder, rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows (B, S) and their mask: a decoder's end together, as what is written goes on from the last column.
+
+    An encoder's begin together, as in training: BART's, say, takes each column for a position, whatever the mask.
+    """
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), coder.end, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(rows):
+        first = 0 if coder.family == "encoder-decoder" else width - len(row)
+        ids[place, first : first + len(row)] = torch.tensor(row, dtype=torch.int64)
+        mask[place, first : first + len(row)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def _batches(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """Rows in batches of at most so many tokens, longest first; those of one batch have as many options."""
+    order = sorted(range(len(sizes)), key=lambda row: (sizes[row][1], -sizes[row][0], row))
+    rows: list[int] = []
+    for row in order:
+        if rows and (
+            sizes[row][1] != sizes[rows[0]][1] or (len(rows) + 1) * sizes[rows[0]][0] * sizes[row][1] > _TOKENS
+        ):
+            yield rows
+            rows = []
+        rows.append(row)
+    if rows:
+        yield rows

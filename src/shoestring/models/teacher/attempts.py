@@ -1,0 +1,238 @@
+"""The loop: questions are sent, sent again where that may help, and left where the budget or the user ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from shoestring.models.teacher.answers import Answers
+from shoestring.models.teacher.bounds import Bounds
+from shoestring.models.teacher.budget import Budget, Purse, Taken
+from shoestring.models.teacher.limits import Gate, Limits
+from shoestring.models.teacher.sending import Sending
+from shoestring.models.teacher.words import Parameters, Question, Refused, Reply, Teacher, Unanswered
+
+_DOWN = 3  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
+Tell: TypeAlias = Callable[[int, int, int, float], None]  # (done, of so many, tokens paid, money paid), in this call
+
+
+@dataclass
+class _Open:
+    """A question on its way.
+
+    failures  attempts that failed
+    waits     attempts that the server put off, while it answered nobody since `since`
+    began     when it was first sent
+    """
+
+    key: str
+    question: Question
+    failures: int = 0
+    waits: int = 0
+    since: float = -math.inf
+    began: float = math.inf
+
+
+class Attempts:
+    """Ask what is not answered yet.
+
+    answers  by key, those that were kept before among them
+    failed   by key, why there is none
+    stopped  why questions were left, where they were
+    """
+
+    def __init__(
+        self,
+        questions: Mapping[str, Question],
+        answers: Mapping[str, Reply],
+        teacher: Teacher,
+        parameters: Parameters,
+        store: Answers,
+        limits: Limits,
+        budget: Budget | None,
+        tell: Tell | None,
+    ) -> None:
+        self.answers, self.failed = dict(answers), dict[str, str]()
+        self.stopped: str | None = None
+        self.purse = Purse(budget or Budget(), store.wasted(questions))
+        self._sending = Sending(teacher, parameters, store, self.purse)
+        self._budgeted = budget is not None and (budget.tokens, budget.money) != (None, None)
+        self._longest = parameters.max_tokens
+        self._bounded = budget is not None or limits.tokens_per_minute is not None
+        self._limits, self._bounds, self._gate, self._turns = limits, Bounds(), Gate(limits), asyncio.Lock()
+        self._left = deque(_Open(key, question) for key, question in questions.items() if key not in answers)
+        self._count, self._say = len(questions), tell
+        for key in list(answers)[-8:]:
+            self._bounds.learn(questions[key], answers[key].prompt_tokens)
+        self._workers: list[asyncio.Task[None]] = []
+        self._keeping: set[asyncio.Task[None]] = set()
+        self._stopping, self._answered, self._given_up = False, -math.inf, 0
+        self._patience: asyncio.TimerHandle | None = None
+        self._error: BaseException | None = None
+        self._why = ""
+
+    async def run(self, concurrency: int) -> None:
+        """Return when all is answered or failed, or asking was stopped. Where this is cancelled, what is in flight is
+        waited for and kept before the cancellation goes on; a second one drops it."""
+        self._tell()
+        for _ in range(min(concurrency, len(self._left))):
+            self._workers.append(asyncio.create_task(self._guarded(self._work)))
+        cancelled = False
+        while waiting := {task for task in self._workers if not task.done()} | self._keeping:
+            try:
+                await asyncio.wait(waiting)
+            except asyncio.CancelledError:
+                if cancelled:
+                    self._drop()
+                cancelled = True
+                self._stop()
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._why:
+            left = self._count - len(self.answers) - len(self.failed)
+            self.stopped = f"{self._why}{self.purse.standing()}, {left:,} of {self._count:,} questions are left"
+        if self._error is not None:
+            raise self._error
+        if cancelled:
+            raise asyncio.CancelledError
+
+    async def _guarded(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of the work; what goes wrong with it ends all."""
+        try:
+            await work()
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self._stopping:
+                return
+            self._error = self._error or error
+            self._stop()
+            if not isinstance(error, Exception):
+                raise
+
+    async def _work(self) -> None:
+        while self._left and not self._stopping:
+            item = self._left.popleft()
+            try:
+                await self._one(item)
+            except Refused as refused:
+                self._fails(item, str(refused))
+
+    async def _one(self, item: _Open) -> None:
+        """Ask until it is answered, has failed, or all is stopped."""
+        while not self._stopping:
+            turn = await self._turn(item)
+            if turn is None:
+                return
+            most, correct = turn
+            item.began = min(item.began, time.monotonic())
+            try:
+                reply, kept = await self._sending.attempt(item.key, item.question, most, correct)
+            except Unanswered as unanswered:
+                failure = unanswered
+            else:
+                self._arrives(item, reply, most)
+                keeping = asyncio.create_task(self._guarded(partial(self._keeps, kept, item, reply)))
+                self._keeping.add(keeping)
+                keeping.add_done_callback(self._keeping.discard)
+                return
+            finally:
+                self.purse.release(most)
+            if self._stopping or self._gives_up(item, failure):
+                return
+            await asyncio.sleep(self._limits.wait(item.failures + item.waits))
+
+    async def _turn(self, item: _Open) -> tuple[Taken, Callable[[float], None]] | None:
+        """Wait until budget and rates let this one be sent; the most it may take. None where they never will."""
+
+        def most() -> Taken:
+            return Taken(self._bounds.most(item.question) if self._bounded else 0, self._longest)
+
+        async with self._turns:
+            held = await self.purse.hold(most)
+            if held is None:
+                self._why = self._why or f"the budget is spent: {self.purse.need(most())}, and "
+                self._stop()
+                return None
+            try:
+                return held, await self._gate.passed(held.tokens)
+            except BaseException:
+                self.purse.release(held)
+                raise
+
+    def _arrives(self, item: _Open, reply: Reply, most: Taken) -> None:
+        """What an answer tells about those to come."""
+        if self._bounded:
+            self._bounds.learn(item.question, reply.prompt_tokens)
+        over = reply.prompt_tokens > most.prompt or reply.completion_tokens > most.completion
+        if over and self._budgeted and not self._why:
+            self._why = (
+                f"{item.question.name}: the server counted {reply.prompt_tokens:,} tokens of prompt and "
+                f"{reply.completion_tokens:,} of answer, where at most {most.prompt:,} and {most.completion:,} were "
+                "expected, so that the budget cannot be kept to: "
+            )
+            self._stop()
+
+    async def _keeps(self, kept: asyncio.Future[None], item: _Open, reply: Reply) -> None:
+        await kept
+        self.answers[item.key] = reply
+        self._answered, self._given_up = time.monotonic(), 0
+        self._tell()
+
+    def _fails(self, item: _Open, reason: str) -> None:
+        self.failed[item.key] = reason
+        self._tell()
+
+    def _gives_up(self, item: _Open, failure: Unanswered) -> bool:
+        """Count a failure; whether it was the last there may be."""
+        if failure.wait is not None:
+            if failure.wait > self._limits.longest_pause:
+                raise ValueError(f"{failure}: it asks to wait {failure.wait:,.0f} s, then the same command goes on")
+            self._gate.pause(failure.wait)
+        if not self._counts(item, failure):
+            return False
+        reason = f"{failure} ({item.failures + item.waits} attempts)"
+        self._given_up += 1
+        if self._answered < item.began and (not failure.heard or self._given_up >= _DOWN):
+            raise ValueError(
+                f"{reason}: is the server up? Nothing was answered meanwhile; {len(self.answers):,} of {self._count:,} "
+                "answers are kept, and the same command goes on"
+            )
+        self._fails(item, reason)
+        return True
+
+    def _counts(self, item: _Open, failure: Unanswered) -> bool:
+        """Whether there were as many failures as there may be. Being put off is one only where nobody is answered: a
+        server that answers others is at its limit, and nothing is wrong with the question."""
+        now = time.monotonic()
+        if failure.wait is None:
+            item.failures += 1
+        elif item.waits and self._answered < item.since:
+            item.waits += 1
+        else:
+            item.waits, item.since = 1, now
+        put_off = item.waits and now - item.since < self._limits.patience
+        return item.failures + item.waits >= self._limits.attempts and not put_off
+
+    def _stop(self) -> None:
+        """Send nothing more, and wait for what is in flight, but not for ever."""
+        if self._stopping:
+            return
+        self._stopping = True
+        for worker in self._workers:
+            if worker not in self._sending.flying and worker is not asyncio.current_task():
+                worker.cancel()
+        self._patience = asyncio.get_running_loop().call_later(self._limits.patience, self._drop)
+
+    def _drop(self) -> None:
+        for worker in self._workers:
+            worker.cancel()
+
+    def _tell(self) -> None:
+        if self._say is not None:
+            spent = self.purse.spent
+            self._say(len(self.answers) + len(self.failed), self._count, spent.tokens, self.purse.budget.cost(spent))

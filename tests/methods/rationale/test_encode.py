@@ -1,0 +1,254 @@
+"""Lessons as tokens and batches: what is kept of a long text, what a decoder is scored on, and that text stays text."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from shoestring.data import tokenizers
+from shoestring.methods.rationale.encode import (
+    IGNORED,
+    Coder,
+    Family,
+    Pair,
+    batch,
+    family,
+    language_model,
+    padded,
+)
+from shoestring.methods.rationale.lessons import Lesson
+from shoestring.models import presets, seq2seq
+
+END, LINE = 256, 10
+FAMILIES: list[Family] = ["encoder-decoder", "decoder"]
+BYTES = tokenizers.byte_tokenizer()
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+def coder(kind: Family, source: int = 16, target: int = 8, tokenizer: PreTrainedTokenizerFast = BYTES) -> Coder:
+    return Coder(tokenizer, kind, source, target)
+
+
+def words() -> PreTrainedTokenizerFast:
+    return tokenizers.train_bpe(
+        ["the cat sat on the mat, the dog sat on the log; naïve café 東京 <|endoftext|>"] * 3, 300
+    )
+
+
+# by hand
+
+
+def test_an_encoders_source_ends_with_the_end_of_text_and_a_decoders_with_a_line() -> None:
+    (pair,) = coder("encoder-decoder").pairs([Lesson("ab", "c")])
+    assert pair == Pair([97, 98, END], [99, END])
+    (pair,) = coder("decoder").pairs([Lesson("ab", "c")])
+    assert pair == Pair([97, 98, LINE], [99, END])
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_of_what_is_too_long_the_middle_is_left_out(kind: Family) -> None:
+    (source,) = coder(kind, source=10).sources(["abcdefghijklmnop"])
+    assert bytes(source[:-1]) == b"abcde" + b"mnop"
+    (source,) = coder(kind, source=9).sources(["abcdefghijklmnop"])
+    assert bytes(source[:-1]) == b"abcd" + b"mnop"
+    (source,) = coder(kind, source=10).sources(["abcdefghi"])
+    assert bytes(source[:-1]) == b"abcdefghi", "it just fits"
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_targets_are_cut_and_always_end(kind: Family) -> None:
+    assert coder(kind, target=4).targets(["abc", "abcd", "", "a"]) == [
+        [97, 98, 99, END],
+        [97, 98, 99, END],
+        [END],
+        [97, END],
+    ]
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_nothing_to_read_and_nothing_to_encode(kind: Family) -> None:
+    assert coder(kind).sources([""]) == [[END if kind == "encoder-decoder" else LINE]]
+    assert coder(kind).sources([]) == coder(kind).targets([]) == coder(kind).pairs([]) == []
+
+
+def test_what_was_written_is_read_up_to_its_end() -> None:
+    one = coder("decoder")
+    assert one.text([32, 97, 98, 32, END, 99]) == "ab"
+    assert one.text([97, 98]) == "ab"
+    assert one.text([END, 97]) == one.text([]) == ""
+
+
+@pytest.mark.parametrize("tokenizer", [BYTES, words()], ids=["bytes", "bpe"])
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_letters_of_a_special_token_stay_letters(kind: Family, tokenizer: PreTrainedTokenizerFast) -> None:
+    one = coder(kind, 64, 64, tokenizer)
+    text = f"a {tokenizers.EOS} b"
+    (pair,) = one.pairs([Lesson(text, text)])
+    assert pair.target.count(one.end) == 1
+    assert pair.source.count(one.end) == (1 if kind == "encoder-decoder" else 0)
+    assert one.text(pair.target) == text
+
+
+def test_a_tokenizers_own_start_stands_before_a_decoders_source() -> None:
+    tokenizer = words()
+    start = tokenizer.bos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{tokenizers.EOS} $A", special_tokens=[(tokenizers.EOS, start)]
+    )
+    (plain,) = coder("decoder", tokenizer=words()).sources(["the cat"])
+    (started,) = coder("decoder", tokenizer=tokenizer).sources(["the cat"])
+    assert started == [start, *plain]
+    (encoders,) = coder("encoder-decoder", tokenizer=tokenizer).sources(["the cat"])
+    assert encoders[0] != start
+    (target,) = coder("decoder", tokenizer=tokenizer).targets(["the"])
+    assert start not in target[:-1]
+    (long,) = coder("decoder", source=12, tokenizer=tokenizer).sources(["the cat sat on the mat " * 9])
+    assert (len(long), long[0]) == (12, start)
+
+
+@pytest.mark.parametrize(("source", "target"), [(7, 8), (8, 1), (0, 0)])
+def test_no_room_for_a_lesson(source: int, target: int) -> None:
+    with pytest.raises(ValueError, match=rf"{source} source and {target} target tokens: expected 8 and 2 or more"):
+        coder("decoder", source, target)
+
+
+def test_an_encoder_decoders_batch() -> None:
+    found = batch([Pair([1, 2, 9], [5, 9]), Pair([3, 9], [6, 7, 9])], "encoder-decoder", 9)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "input_ids": [[1, 2, 9], [3, 9, 9]],
+        "attention_mask": [[1, 1, 1], [1, 1, 0]],
+        "labels": [[5, 9, IGNORED], [6, 7, 9]],
+    }
+    assert all(tensor.dtype == torch.int64 for tensor in found.values())
+
+
+def test_a_decoders_batch() -> None:
+    found = batch([Pair([1, 2, 8], [5, 9]), Pair([3, 8], [6, 9])], "decoder", 9)
+    assert {name: tensor.tolist() for name, tensor in found.items()} == {
+        "input_ids": [[1, 2, 8, 5, 9], [3, 8, 6, 9, 9]],
+        "labels": [[IGNORED, IGNORED, IGNORED, 5, 9], [IGNORED, IGNORED, 6, 9, IGNORED]],
+        # the first row is written from columns 2 and 3, the second from 1 and 2
+        "scored": [1, 2, 3, 6, 7, 8],
+    }
+
+
+def test_columns_between_targets_that_are_far_apart_are_not_scored() -> None:
+    found = batch([Pair([1] * 9, [5, 9]), Pair([3], [6, 9])], "decoder", 9)
+    assert found["scored"].tolist() == [0, 1, 8, 9, 11, 12, 19, 20]
+
+
+def test_the_language_model_is_found_inside_its_wrappers() -> None:
+    small = {"num_layers": 1, "d_model": 16, "num_heads": 1, "d_ff": 16}
+    model = seq2seq.build(seq2seq.configuration("t5-tiny", 257, **small), 0)
+    assert language_model(nn.Sequential(nn.Sequential(model))) is model
+    assert language_model(torch.compile(model, backend="eager")) is model
+    assert family(nn.Sequential(model)) == "encoder-decoder"
+    shape = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+    assert family(presets.build(presets.configuration("neox-tiny", 257, 8, **shape), 0)) == "decoder"
+    with pytest.raises(ValueError, match=r"a Linear is no Hugging Face model: expected one that `from_pretrained`"):
+        family(nn.Linear(2, 2))
+
+
+# against a reference
+
+
+def test_they_are_the_ids_that_hugging_face_gives() -> None:
+    tokenizer = words()
+    texts = ["the cat sat", "naïve café", "東京 <|endoftext|>", "", "\n\n x"]
+    theirs = [tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids for text in texts]
+    assert coder("encoder-decoder", 99, 99, tokenizer).targets(texts) == [
+        [*ids, tokenizer.eos_token_id] for ids in theirs
+    ]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5),
+    st.randoms(use_true_random=False),
+)
+def test_scored_are_the_positions_that_are_needed_and_no_column_more(
+    sizes: list[tuple[int, int]], chance: object
+) -> None:
+    pairs = [Pair([row + 1] * source, [row + 101] * target) for row, (source, target) in enumerate(sizes)]
+    found = batch(pairs, "decoder", 0)
+    rows, width = found["input_ids"].shape
+    assert width == max(source + target for source, target in sizes)
+    # column by column: the token after it is some row's target
+    columns = [
+        column for column in range(width) if any(source <= column + 1 < source + target for source, target in sizes)
+    ]
+    assert found["scored"].tolist() == [row * width + column for row in range(rows) for column in columns]
+    for row, pair in enumerate(pairs):
+        assert found["input_ids"][row][: len(pair.source) + len(pair.target)].tolist() == [*pair.source, *pair.target]
+        kept = found["labels"][row]
+        assert kept[kept != IGNORED].tolist() == pair.target
+
+
+# property
+
+
+@given(st.lists(TEXTS, max_size=5), st.sampled_from(FAMILIES))
+def test_what_is_encoded_is_read_again(texts: list[str], kind: Family) -> None:
+    one = coder(kind, 512, 512)
+    assert [one.text(target) for target in one.targets(texts)] == [text.strip() for text in texts]
+    assert [bytes(source[:-1]).decode() for source in one.sources(texts)] == texts
+
+
+@given(TEXTS, st.integers(8, 40), st.integers(2, 20), st.sampled_from(FAMILIES))
+def test_start_and_end_are_kept_and_nothing_is_longer_than_asked(
+    text: str, source: int, target: int, kind: Family
+) -> None:
+    whole, room = list(text.encode()), source - 1
+    (read,) = coder(kind, source, target).sources([text])
+    assert len(read) == min(len(whole), room) + 1
+    assert read[-1] == (END if kind == "encoder-decoder" else LINE)
+    if len(whole) <= room:
+        assert read[:-1] == whole
+    else:
+        start = room - room // 2
+        assert read[:start] == whole[:start]
+        assert read[start:-1] == whole[len(whole) - room // 2 :]
+    (written,) = coder(kind, source, target).targets([text])
+    assert written == [*whole[: target - 1], END]
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_a_hundred_kilobytes(kind: Family) -> None:
+    text = "[label] " + "œuvre 東京 🙂 " * 5_000 + "is it?"
+    (pair,) = coder(kind, 64, 32).pairs([Lesson(text, text)])
+    assert (len(pair.source), len(pair.target)) == (64, 32)
+    assert bytes(pair.source[:8]) == b"[label] "
+    assert bytes(pair.source[-7:-1]) == b"is it?"
+    coder(kind).text(pair.target)  # half a character at its end is no error
+
+
+def test_padding_is_on_the_right() -> None:
+    assert padded([[1], [2, 3], []], 7).tolist() == [[1, 7], [2, 3], [7, 7]]
+
+
+def test_a_coder_that_was_used_is_pickled_and_copied() -> None:
+    one = coder("decoder")
+    before = one.sources(["abc"])
+    assert pickle.dumps(one)
+    again = copy.deepcopy(one)
+    assert again.sources(["abc"]) == before
+    assert (again.family, again.source_tokens, again.target_tokens) == ("decoder", 16, 8)
+
+
+def test_a_tokenizer_is_made_ready_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That takes a tenth of a second where the vocabulary is large."""
+    made = []
+    encoder = tokenizers.encoder
+    monkeypatch.setattr(tokenizers, "encoder", lambda tokenizer: made.append(tokenizer) or encoder(tokenizer))
+    one = coder("decoder", tokenizer=words())
+    for text in ("a", "b", "c"):
+        one.sources([text])
+        one.targets([text])
+    assert len(made) == 1

@@ -1,0 +1,183 @@
+"""The five ways to teach, the shuffled control, and how a folder says how its student was taught."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.lessons import WAYS, Lesson, Taught, Way, Wording, lessons, shuffled, source_of
+
+WORDS = Wording()
+BOTH = Example("x", "yes", ("yes", "no"), "since", "no")
+UNREAD = Example("y", "no", ("yes", "no"))  # the teacher's answer could not be read
+UNLABELLED = Example("z", None, ("yes", "no"), "because", "yes")
+ALL = [BOTH, UNREAD, UNLABELLED]
+
+# by hand
+
+
+def test_standard_is_of_gold_labels() -> None:
+    assert lessons(ALL, "standard", WORDS) == {"label": [Lesson("[label] x", "yes"), Lesson("[label] y", "no")]}
+
+
+def test_distilled_is_of_the_teachers_labels() -> None:
+    assert lessons(ALL, "distilled", WORDS) == {"label": [Lesson("[label] x", "no"), Lesson("[label] z", "yes")]}
+
+
+def test_two_tasks_of_one_text() -> None:
+    assert lessons(ALL, "two-task", WORDS) == {
+        "label": [Lesson("[label] x", "yes"), Lesson("[label] y", "no"), Lesson("[label] z", "yes")],
+        "rationale": [Lesson("[rationale] x", "since"), Lesson("[rationale] z", "because")],
+    }
+
+
+def test_a_single_task_is_reason_and_label_in_one() -> None:
+    assert lessons(ALL, "single-task", WORDS) == {
+        "label": [Lesson("[label] x", "since\nAnswer: yes"), Lesson("[label] z", "because\nAnswer: yes")]
+    }
+
+
+def test_informed_reads_the_reason() -> None:
+    assert lessons(ALL, "informed", WORDS) == {
+        "label": [Lesson("[label] x\nReason: since", "yes"), Lesson("[label] z\nReason: because", "yes")]
+    }
+    assert source_of(UNREAD, "informed", WORDS) == "[label] y", "at prediction, where the teacher gave none"
+    assert source_of(BOTH, "two-task", WORDS) == "[label] x"
+
+
+def test_other_words() -> None:
+    words = Wording("predict: ", "explain: ", " => ", " as ")
+    found = lessons([BOTH], "two-task", words)
+    assert found == {"label": [Lesson("predict: x", "yes")], "rationale": [Lesson("explain: x", "since")]}
+    assert lessons([BOTH], "single-task", words)["label"] == [Lesson("predict: x", "since => yes")]
+    assert lessons([BOTH], "informed", words)["label"] == [Lesson("predict: x as since", "yes")]
+
+
+@pytest.mark.parametrize(
+    ("way", "example", "lacks"),
+    [
+        ("standard", UNLABELLED, "label"),
+        ("distilled", UNREAD, "label"),
+        ("two-task", UNREAD, "rationale"),
+        ("two-task", replace(BOTH, label=None, teacher_label=None), "label"),
+        ("two-task", replace(BOTH, rationale=""), "rationale"),
+        ("single-task", UNREAD, "label and a rationale"),
+        ("informed", UNREAD, "label and a rationale"),
+    ],
+)
+def test_a_task_without_examples_is_refused(way: Way, example: Example, lacks: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{way}: no example has a {lacks}: expected some"):
+        lessons([example], way, WORDS)
+    with pytest.raises(ValueError, match=rf"^{way}: no example has a (label|rationale)"):
+        lessons([], way, WORDS)
+
+
+@pytest.mark.parametrize(
+    ("wording", "said"),
+    [
+        ({"label": "a", "rationale": "a"}, r"both tasks have the prefix 'a'"),
+        ({"answer": "  "}, r"expected words between a reason and its label"),
+        ({"reason": "\n"}, r"and between a text and its reason"),
+    ],
+)
+def test_words_that_tell_nothing_apart(wording: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        Wording(**wording)
+
+
+# the control
+
+
+def test_shuffled_by_hand() -> None:
+    first, second = shuffled([BOTH, UNREAD, UNLABELLED], 0)[::2]
+    assert (first, second) == (replace(BOTH, rationale="because"), replace(UNLABELLED, rationale="since"))
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(0, 2**63))
+def test_each_has_the_reason_of_another_and_all_else_of_its_own(given_one: list[bool], seed: int) -> None:
+    examples = [
+        Example(str(place), str(place), rationale=f"r{place}" if reason else None, record={"row": place})
+        for place, reason in enumerate(given_one)
+    ]
+    found = shuffled(examples, seed)
+    assert [replace(example, rationale=None) for example in found] == [
+        replace(example, rationale=None) for example in examples
+    ]
+    assert [example.record for example in found] == [example.record for example in examples]
+    before, after = ([example.rationale for example in some] for some in (examples, found))
+    assert sorted(filter(None, before)) == sorted(filter(None, after))
+    if sum(given_one) != 1:
+        assert not any(old == new for old, new in zip(before, after, strict=True) if old is not None)
+    assert [new is None for new in after] == [not reason for reason in given_one]
+    assert found == shuffled(examples, seed)
+
+
+def test_another_seed_shuffles_otherwise() -> None:
+    examples = [Example(str(place), rationale=f"r{place}") for place in range(50)]
+    assert shuffled(examples, 0) != shuffled(examples, 1)
+
+
+# beside the weights
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_saved_is_loaded(way: Way, tmp_path: Path) -> None:
+    taught = Taught(way, Wording("p: ", "e: ", "\n→ ", "\n∵ "), ("ja", "nein “é”"), 77, 33)
+    taught.save(tmp_path / "new")
+    assert Taught.load(tmp_path / "new") == taught
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["rationale.json"]
+    Taught("standard").save(tmp_path / "new")
+    assert Taught.load(tmp_path / "new") == Taught("standard")
+
+
+def test_a_folder_that_does_not_say_how_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no rationale\.json is there: expected the folder of a student"):
+        Taught.load(tmp_path)
+
+
+GOOD = {
+    "way": "two-task",
+    "wording": {"label": "a", "rationale": "b", "answer": "c", "reason": "d"},
+    "options": [],
+    "source_tokens": 8,
+    "target_tokens": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (json.dumps(GOOD)[:-9], r"rationale\.json: torn"),
+        ("", r"rationale\.json: torn"),
+        ("[1]", r"rationale\.json: not how a student was taught"),
+        ("7", r"rationale\.json: not how a student was taught"),
+        ("{}", r"rationale\.json: not how a student was taught"),
+        ({**GOOD, "way": "three-task"}, r"rationale\.json: the way 'three-task': expected one of standard, "),
+        ({**GOOD, "more": 1}, r"rationale\.json: not how a student was taught .*more"),
+        ({**GOOD, "wording": None}, r"rationale\.json: not how a student was taught"),
+        ({**GOOD, "wording": {"labl": "a"}}, r"rationale\.json: not how a student was taught .*labl"),
+        ({**GOOD, "wording": {"label": "a", "rationale": "a"}}, r"rationale\.json: .*both tasks have the prefix 'a'"),
+        ({**GOOD, "wording": {"label": 1}}, r"rationale\.json: not how a student was taught"),
+        ({**GOOD, "options": "yes"}, r"rationale\.json: not how a student was taught"),
+        ({**GOOD, "options": [1, 2]}, r"rationale\.json: not how a student was taught"),
+        ({**GOOD, "source_tokens": "8"}, r"rationale\.json: not how a student was taught"),
+        ({**GOOD, "target_tokens": None}, r"rationale\.json: not how a student was taught"),
+    ],
+)
+def test_a_torn_or_foreign_file_is_refused_by_name(held: str | dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "rationale.json").write_text(held if isinstance(held, str) else json.dumps(held))
+    with pytest.raises(ValueError, match=said):
+        Taught.load(tmp_path)
+
+
+def test_what_is_not_utf_8_is_torn(tmp_path: Path) -> None:
+    (tmp_path / "rationale.json").write_bytes(b'{"way": "\xff"}')
+    with pytest.raises(ValueError, match=r"rationale\.json: torn"):
+        Taught.load(tmp_path)

@@ -1,0 +1,175 @@
+"""Prompts from YAML: the shipped ones, one's own, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shoestring.methods.rationale import datasets, labels, prompts, prompts_reading
+from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.prompts import Demonstration, Parameters
+
+DATA = Path(os.environ.get("SHOESTRING_DATA", Path(__file__).parents[4] / "shared" / "data")) / "rationale"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not there: set SHOESTRING_DATA")
+OWN: dict[str, Any] = {
+    "name": "own",
+    "instruction": "Say why.",
+    "options": ["spam", "ham"],
+    "demonstrations": [
+        {"subject": "Win!", "body": "Click {{here}}.", "rationale": "It lures.", "label": "Spam"},
+        {"subject": "Lunch", "body": "At noon?", "rationale": "A friend asks.", "label": "ham"},
+    ],
+    "question": "Mail:\n{{subject}} / {{ body }}\nWhy?",
+    "answer": "{{rationale}} Verdict: {{label}}",
+    "told": "Mail:\n{{text}}\nIt is {{option}}. Why?",
+    "parse": {"cut": ["Mail:"], "split": ["Verdict:"], "label": "option"},
+    "parameters": {"max_tokens": 64, "temperature": 1, "stop": ["Mail:"]},
+}
+
+
+def write(folder: Path, **change: Any) -> Path:
+    file = folder / "own.yaml"
+    held = {key: value for key, value in {**OWN, **change}.items() if value is not ...}
+    file.write_text(yaml.safe_dump(held, allow_unicode=True, sort_keys=False))
+    return file
+
+
+@pytest.mark.parametrize("name", prompts_reading.SHIPPED)
+def test_the_shipped_prompts(name: str) -> None:
+    prompt = prompts_reading.load(name)
+    assert prompt.name == name
+    assert len(prompt.demonstrations) <= 8
+    ((_, sent),) = prompts.messages(prompt, Example("text"))
+    assert prompts.PLACE.search(sent) is None
+
+
+@pytest.mark.parametrize("name", datasets.FORMS)
+def test_the_prompts_of_the_papers_data_sets(name: str) -> None:
+    prompt = prompts_reading.load(name)
+    assert len(prompt.demonstrations) >= 5
+    assert prompt.told
+    said = [one.label for one in prompt.demonstrations]
+    if prompt.options:
+        assert {said.count(option) for option in prompt.options} == {2}
+    else:
+        assert len({one.options.index(one.label) if one.options else one.label for one in prompt.demonstrations}) >= 5
+
+
+@needs_data
+@pytest.mark.parametrize(("name", "file"), [("cqa", "cqa"), ("svamp", "svamp"), ("esnli", "esnli"), ("anli", "anli1")])
+def test_demonstrations_are_of_no_data_set(name: str, file: str) -> None:
+    for split in ("train", "dev"):
+        rows = datasets.read(DATA / f"{file}_{split}.jsonl.gz", datasets.FORMS[name])
+        lines = {labels.folded(line) for row in rows for line in row.text.split("\n")} - {"answer choices:"}
+        for one in prompts_reading.load(name).demonstrations:
+            own = [line for line in one.text.split("\n") if not line.startswith("(")]
+            assert not lines & set(map(labels.folded, own))
+
+
+def test_one_of_ones_own(tmp_path: Path) -> None:
+    prompt = prompts_reading.load(write(tmp_path))
+    assert prompt.demonstrations[0] == Demonstration(
+        "Subject: Win!\nBody: Click {{here}}.",
+        "It lures.",
+        "spam",
+        ("spam", "ham"),
+        {"subject": "Win!", "body": "Click {{here}}."},
+    )
+    assert prompt.parameters == Parameters(64, 1.0, ("Mail:",))
+    ((_, sent),) = prompts.messages(prompt, Example("x", record={"subject": "S", "body": "B"}))
+    assert sent.startswith("Say why.\n\nMail:\nWin! / Click {{here}}.\nWhy? It lures. Verdict: spam\n\nMail:\nLunch / ")
+    assert sent.endswith("Mail:\nS / B\nWhy?")
+
+
+def test_little_is_needed(tmp_path: Path) -> None:
+    few = write(tmp_path, instruction=..., demonstrations=..., told=..., parameters=..., question="{{text}}")
+    prompt = prompts_reading.load(str(few))
+    assert prompts.messages(prompt, Example("x")) == (("user", "x"),)
+    assert prompt.parameters == Parameters()
+
+
+def demonstration(**change: Any) -> list[dict[str, Any]]:
+    held = {**OWN["demonstrations"][0], **change}
+    return [OWN["demonstrations"][1], {key: value for key, value in held.items() if value is not ...}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": ...}, r"own\.yaml: name is missing$"),
+        ({"qestion": "x"}, r"own\.yaml: has the unknown key 'qestion'; did you mean 'question'\?$"),
+        ({"name": 5}, r"own\.yaml: name holds 5, expected text"),
+        ({"told": None}, r"told holds nothing, expected text"),
+        ({"demonstrations": "x"}, r"demonstrations holds text, expected a list"),
+        ({"demonstrations": ["x"]}, r"demonstrations\[1\] holds text, expected keys and values"),
+        (
+            {"demonstrations": demonstration(rationale=...)},
+            r"demonstrations\[2\]\.rationale holds nothing, expected text",
+        ),
+        ({"demonstrations": demonstration(label=True)}, r"demonstrations\[2\]\.label holds True, expected text: quote"),
+        ({"demonstrations": demonstration(label="no")}, r"\[2\]\.label is 'no', expected one of spam, ham"),
+        ({"demonstrations": demonstration(text="x")}, r"\[2\] needs either a text or columns"),
+        ({"demonstrations": demonstration(subject=..., body=...)}, r"\[2\] needs either a text or columns"),
+        ({"options": ["spam", "Spam"]}, r"options lists one option twice"),
+        ({"options": ...}, r"\[1\]\.label is 'Spam', expected one of options, here or for all"),
+        (
+            {"question": "{{sender}}"},
+            r"question has the unknown place \{\{sender\}\}; expected one of body, options, subject",
+        ),
+        ({"question": "{{text}} {{label}}"}, r"question has the unknown place \{\{label\}\}; expected"),
+        ({"question": "{text}"}, r"question lacks a place for what it is to show: add \{\{body\}\} or"),
+        ({"answer": "{{label}}"}, r"answer lacks a place .*: add \{\{rationale\}\}"),
+        ({"answer": "{{rationale}}"}, r"answer lacks a place .*: add \{\{label\}\} or \{\{option\}\}"),
+        ({"answer": "{{rationale}} {{label}} {{text}}"}, r"answer has the unknown place \{\{text\}\}"),
+        ({"told": "{{text}}"}, r"told lacks a place .*: add \{\{label\}\}"),
+        ({"told": "{{label}}"}, r"told lacks a place .*: add \{\{body\}\}"),
+        ({"demonstrations": demonstration(sender="x")}, None),  # a column of one alone is none of the question's
+        ({"parse": {"split": ["x"]}}, r"own\.yaml: parse\.label is missing"),
+        ({"parse": {"split": [], "label": "text"}}, r"parse\.split is empty"),
+        (
+            {"parse": {"split": ["x"], "label": "choice"}},
+            r"parse\.label is 'choice', expected one of option, expression",
+        ),
+        (
+            {"parse": {"split": ["x"], "label": "text", "cuts": []}},
+            r"parse has the unknown key 'cuts'; did you mean 'cut'",
+        ),
+        ({"parse": {"split": ["Answer:"], "label": "option"}}, r"parse does not read demonstrations\[1\] .*no marker"),
+        ({"parse": {**OWN["parse"], "cut": ["Next:"]}}, r"parse\.cut holds \['Next:'\], with which no line"),
+        ({"demonstrations": demonstration(rationale="Verdict: it lures")}, None),
+        (
+            {"demonstrations": demonstration(rationale="It\nMail: lures")},
+            r"parse does not read demonstrations\[2\] back",
+        ),
+        ({"parse": {**OWN["parse"], "label": "expression"}}, r"demonstrations\[1\]\.label is no expression: 'Spam'"),
+        ({"parameters": {"max_tokens": 0}}, r"parameters\.max_tokens is 0, expected a whole number from 1 up"),
+        ({"parameters": {"temperature": -1}}, r"parameters\.temperature is -1, expected a number from 0 up"),
+        ({"parameters": {"top_p": 1}}, r"parameters has the unknown key 'top_p'"),
+        ({"parameters": {"stop": "Q"}}, r"parameters\.stop holds text, expected a list"),
+    ],
+)
+def test_prompts_that_are_refused(tmp_path: Path, change: dict[str, Any], message: str | None) -> None:
+    file = write(tmp_path, **change)
+    if message is None:
+        prompts_reading.load(file)
+        return
+    with pytest.raises(ValueError, match=message) as refused:
+        prompts_reading.load(file)
+    assert "\n" not in str(refused.value)
+
+
+def test_names_that_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^'esnly': no such prompt; did you mean 'esnli'\?; expected"):
+        prompts_reading.load("esnly")
+    with pytest.raises(ValueError, match=r"no\.yaml: no such file"):
+        prompts_reading.load(tmp_path / "no.yaml")
+
+
+def test_braces_are_harmless(tmp_path: Path) -> None:
+    prompt = prompts_reading.load(write(tmp_path, question="Mail: {{ {{subject}} }} {{x {y} }}{"))
+    ((_, sent),) = prompts.messages(prompt, Example("x", record={"subject": "{{S}}"}))
+    assert sent.endswith("Mail: {{ {{S}} }} {{x {y} }}{")

@@ -1,0 +1,311 @@
+"""Rows, notes and pictures from outcomes that are made up, so that every figure can be checked on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shoestring import config
+from shoestring.cost import Cost
+from shoestring.evaluate import report as reports
+from shoestring.evaluate.scores import Report
+from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.recipe_arm import Arm, Outcome
+from shoestring.methods.rationale.recipe_data import Task
+from shoestring.methods.rationale.recipe_ground import Ground, Start
+from shoestring.methods.rationale.recipe_plan import Cell, Plan
+from shoestring.methods.rationale.recipe_report import report, title
+from shoestring.methods.rationale.recipe_schema import ARMS, Recipe
+from shoestring.train.settle import Settled
+
+ASKED = Cost(teacher_tokens=1000)
+SIMPLE = {"standard": [0.5, 0.7], "standard, compute-matched": [0.6, 0.6], "two-task": [0.7, 0.8]}
+
+
+def ground(tasks: Sequence[str] = ("chains",), **changes: Any) -> Ground:
+    told: dict[str, Any] = {
+        "chains": {"given": 2, "derived": 1, "train": 40},
+        "model": {"names": ["t5-tiny"]},
+        "arms": ["standard", "two-task"],
+        "steps": 8,
+        "batch": 4,
+        "evaluate_every": 4,
+        "patience": 2,
+        "held_out": [3, 4],
+        "seeds": [0, 1],
+        "tuning": {"seeds": [100], "learning_rates": [1e-3]},
+    }
+    recipe = config.check({**told, **changes}, Recipe, "here")
+    examples = [Example(str(place), "1", ("1", "2")) for place in range(40)]
+    made = {name: Task(name, examples, examples[:2], examples[:2], 8) for name in tasks}
+    start = Start("t5-tiny", "encoder-decoder", Path("t"), None, Settled("fp32", False, 1, "measured"))
+    names = recipe.model.names
+    sizes = {name: 1_000_000 * (place + 1) for place, name in enumerate(names)}
+    return Ground(recipe, made, dict.fromkeys(names, start), sizes, 3, {})
+
+
+def arm(name: str, seed: int, cell: Cell) -> Arm:
+    return Arm(f"{cell}-{name}-{seed}", *cell, name, 1e-3, seed, 8, 4)
+
+
+def outcome(score: float, name: str = "two-task", diverged: str | None = None) -> Outcome:
+    points = [
+        {
+            "step": step,
+            "cost": Cost(flops=100 * step, tokens=10 * step, seconds=step).as_dict(),
+            "dev": score / 2,
+            "test": score - 0.1 * (8 - step),
+        }
+        for step in (4, 8)
+    ]
+    ledger = {"train": Cost(flops=800, tokens=80, labels=40, seconds=8, peak_bytes=5).as_dict()}
+    ledger |= {"train/evaluate": Cost(flops=999).as_dict(), "evaluate": Cost(flops=999).as_dict()}
+    scores = {"accuracy": score, "accuracy, written": score - 0.1}
+    if name == "single-task":
+        del scores["accuracy, written"]
+    reasons = [["What is\nit?", "it follows", "1"]] if name.startswith(("two-task", "single-task")) else []
+    return Outcome(points, scores, reasons, 40, 3.0, ledger, diverged)
+
+
+def outcomes(
+    scores: dict[str, list[float]], cells: Sequence[Cell] = (Cell("t5-tiny", "chains", 1.0),)
+) -> dict[Arm, Outcome]:
+    return {
+        arm(name, seed, cell): outcome(score, name)
+        for cell in cells
+        for name, some in scores.items()
+        for seed, score in enumerate(some)
+    }
+
+
+def chosen(cells: Sequence[Cell] = (Cell("t5-tiny", "chains", 1.0),), times: float = 2.5) -> Plan:
+    return Plan({(cell, name): 1e-3 for cell in cells for name in ARMS}, longer=dict.fromkeys(cells, times))
+
+
+@pytest.fixture
+def simple() -> Report:
+    return report("r", outcomes(SIMPLE), chosen(), ground(arms=list(SIMPLE)), ASKED)
+
+
+# by hand
+
+
+def test_rows(simple: Report) -> None:
+    assert [(row.name, row.twin, row.group, row.title) for row in simple.rows] == [
+        ("standard", True, "", "standard"),
+        ("standard, compute-matched", True, "", "standard, compute-matched"),
+        ("two-task", False, "", "two-task"),
+    ]
+    row = simple.row("two-task")
+    assert row.scores["test accuracy"].mean == pytest.approx(0.75)
+    assert row.scores["test accuracy"].sd == pytest.approx(0.0707, abs=1e-4)
+    assert row.scores["test accuracy, written"].mean == pytest.approx(0.65)
+    assert row.scores["dev accuracy"].mean == pytest.approx(0.375)
+    assert (simple.room, simple.recipe, simple.metric, simple.lower_is_better) == (
+        "rationale",
+        "r",
+        "test accuracy",
+        False,
+    )
+
+
+def test_what_was_measured_for_the_report_is_in_no_row_and_the_teacher_is_in_those_that_need_it(simple: Report) -> None:
+    cost = simple.row("two-task").cost
+    assert (cost.flops, cost.tokens, cost.labels, cost.teacher_tokens, cost.peak_bytes) == (800, 80, 40, 1000, 5)
+    assert simple.row("standard").cost.teacher_tokens == 0
+    assert simple.row("standard, compute-matched").cost.teacher_tokens == 0
+
+
+def test_costs_are_means_and_peaks_are_peaks() -> None:
+    found = outcomes({"standard": [0.5, 0.7], "two-task": [0.7, 0.8]})
+    first = next(iter(found.values()))
+    first.ledger["train"]["flops"], first.ledger["train"]["peak_bytes"] = 1000, 50
+    cost = report("r", found, chosen(), ground(), ASKED).row("standard").cost
+    assert (cost.flops, cost.peak_bytes) == (900, 50)
+
+
+def test_points_are_of_every_seed(simple: Report) -> None:
+    points = [point for point in simple.points if point.row == "standard"]
+    assert [(point.seed, point.step, point.flops, point.tokens, point.seconds) for point in points] == [
+        (0, 4, 400, 40, 4),
+        (0, 8, 800, 80, 8),
+        (1, 4, 400, 40, 4),
+        (1, 8, 800, 80, 8),
+    ]
+    assert [point.scores["test accuracy"] for point in points] == pytest.approx([0.1, 0.5, 0.3, 0.7])
+
+
+def test_pairs_are_the_method_and_its_twins(simple: Report) -> None:
+    assert [(pair.method, pair.twin) for pair in simple.pairs] == [
+        ("two-task", "standard"),
+        ("two-task", "standard, compute-matched"),
+    ]
+
+
+def test_notes(simple: Report) -> None:
+    notes = " ".join(simple.notes)
+    for said in (
+        # paired by seed: 20 and 10; 10 and 20
+        "two-task, test accuracy in points, paired by seed: 15 ± 7 to standard; 15 ± 7 to standard, compute-matched.",
+        "standard, compute-matched: 2.50 times the steps of standard, which makes its FLOPs those of two-task.",
+        "The teacher is the program that made the chains, behind an HTTP endpoint; it makes no mistake.",
+        "Not tuned: the learning rate, 0.001 for all.",
+        "Runs went through their labels 3.00 times in the mean.",
+        "of 'What is / it?' the two-task student says '1', and as its reason 'it follows'.",
+    ):
+        assert said in notes, said
+    assert "left out" not in notes
+
+
+def test_facts(simple: Report) -> None:
+    assert simple.facts == {"data": "generated", "precision": "t5-tiny: measured", "side by side": "3 at once"}
+    made = ground()
+    made.data["a.jsonl"] = "12ab"
+    assert report("r", outcomes(SIMPLE), chosen(), made, ASKED).facts["data"] == "a.jsonl 12ab"
+
+
+def test_every_arm_has_a_row_and_its_note() -> None:
+    scores = {name: [0.1 * place, 0.1 * place] for place, name in enumerate(ARMS)}
+    found = report("r", outcomes(scores), chosen(), ground(), ASKED)
+    assert [row.name for row in found.rows] == list(ARMS)
+    twins = {row.name for row in found.rows if row.twin}
+    assert twins == set(ARMS) - {"two-task", "two-task, human reasons", "two-task, agreeing reasons"}
+    assert "test accuracy, written" not in found.row("single-task").scores
+    free = {row.name for row in found.rows if row.cost.teacher_tokens == 0}
+    assert free == {"standard", "standard, compute-matched", "two-task, human reasons"}
+    assert [pair.twin for pair in found.pairs] == ["standard", "distilled", "standard, compute-matched"]
+    notes = " ".join(found.notes)
+    for name in ("two-task, shuffled reasons", "single-task", "informed", "two-task, agreeing reasons"):
+        assert f"{name}: " in notes, name
+    for name in ARMS:
+        assert name == "two-task" or f" to {name}" in notes, name
+
+
+def test_a_diverged_arm_is_left_out_and_named() -> None:
+    found = outcomes({**SIMPLE, "distilled": [0.5, 0.5], "single-task": [0.5, 0.5]})
+    lost = next(one for one in found if one.name == "distilled" and one.seed == 1)
+    found[lost] = Outcome(diverged="step 3: the loss is nan")
+    made = report("r", found, chosen(), ground(), ASKED)
+    assert [row.name for row in made.rows] == [*SIMPLE, "single-task"]
+    assert made.notes[-1] == "distilled is left out, a run diverged (step 3: the loss is nan)."
+    assert "distilled" not in [pair.twin for pair in made.pairs]
+    assert all(point.row != "distilled" for point in made.points)
+
+
+@pytest.mark.parametrize("name", ["standard", "two-task"])
+def test_nothing_is_reported_without_the_method_or_its_twin(name: str) -> None:
+    found = outcomes(SIMPLE)
+    lost = next(one for one in found if one.name == name)
+    found[lost] = Outcome(diverged="step 3: the loss is nan")
+    with pytest.raises(ValueError, match=rf"too many runs diverged: {name} is left out.*Lower tuning\.learning_rates"):
+        report("r", found, chosen(), ground(), ASKED)
+
+
+def test_what_was_tuned_is_told() -> None:
+    plan, cell = chosen(), Cell("t5-tiny", "chains", 1.0)
+    plan.rates[cell, "two-task"] = 2e-3
+    plan.tried[cell, "two-task"] = {1e-3: 0.25, 2e-3: 0.5}
+    notes = " ".join(report("r", outcomes(SIMPLE), plan, ground(), ASKED).notes)
+    assert "learning rate of two-task: 0.002 (dev accuracy by rate: 0.001: 25.0%, 0.002: 50.0%)." in notes
+    assert "The runs that learning rates were chosen by are in no row's cost." in notes
+    assert "Not tuned" not in notes
+
+
+def test_the_teacher_is_told_as_it_was() -> None:
+    chains = {"given": 2, "derived": 1, "train": 40, "error_rate": 0.1, "samples": 5}
+    notes = " ".join(report("r", outcomes(SIMPLE), chosen(), ground(chains=chains), ASKED).notes)
+    assert "behind an HTTP endpoint, asked 5 times, by vote; it slips in 10% of its answers." in notes
+    sets = [{"form": "cqa", "train": "a.jsonl"}]
+    notes = " ".join(report("r", outcomes(SIMPLE), chosen(), ground(chains=None, sets=sets), Cost()).notes)
+    assert "The teacher's answers were given" in notes
+
+
+# several cells
+
+
+@pytest.fixture
+def several() -> tuple[Report, Ground]:
+    made = ground(tasks=("A", "B"), fractions=[0.25, 1.0], model={"names": ["t5-tiny", "t5-1m"]}, arms=list(SIMPLE))
+    cells = [
+        Cell(model, task, part) for model in made.recipe.model.names for task in ("A", "B") for part in (0.25, 1.0)
+    ]
+    found: dict[Arm, Outcome] = {}
+    for cell in cells:
+        # with a quarter of the labels B is learnt as well as with all by standard, and A is not
+        gain = 0.0 if cell.fraction == 1.0 else -0.1 if cell.task == "B" else -0.3
+        found |= outcomes({name: [score + gain for score in some] for name, some in SIMPLE.items()}, [cell])
+    return report("r", found, chosen(cells), made, ASKED), made
+
+
+def test_cells_have_titles_and_groups(several: tuple[Report, Ground]) -> None:
+    found, made = several
+    assert title(Cell("t5-tiny", "A", 0.25), made) == "A, 10 labels (25 %), t5-tiny"
+    assert title(Cell("t5-tiny", "chains", 1.0), ground()) == ""
+    assert len(found.rows) == 8 * 3
+    assert found.groups()[0] == "A, 10 labels (25 %), t5-tiny"
+    row = found.row("B, 40 labels (100 %), t5-1m: two-task")
+    assert (row.group, row.title) == ("B, 40 labels (100 %), t5-1m", "two-task")
+    assert {(pair.method.rpartition(": ")[2], pair.twin.rpartition(": ")[2]) for pair in found.pairs} == {
+        ("two-task", "standard")
+    }
+    assert len(found.pairs) == 8
+
+
+def test_the_fewest_labels_that_are_enough(several: tuple[Report, Ground]) -> None:
+    notes = " ".join(several[0].notes)
+    # standard has 60 % with all labels; two-task 65 % with a quarter of B's, and 45 % with a quarter of A's
+    assert (
+        "B, t5-tiny: two-task is at least as good as standard with all labels (60.0%) from 25 % of the labels on"
+        in notes
+    )
+    assert (
+        "A, t5-tiny: two-task is at least as good as standard with all labels (60.0%) from 100 % of the labels on"
+        in notes
+    )
+    made = ground(fractions=[0.5, 1.0])
+    cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
+    found = outcomes({"standard": [0.9, 0.9], "two-task": [0.1, 0.1]}, cells)
+    notes = " ".join(report("r", found, chosen(cells), made, ASKED).notes)
+    assert "chains: two-task is at least as good as standard with all labels (90.0%) with no fraction tried" in notes
+
+
+def test_pictures_of_labels_and_of_size(several: tuple[Report, Ground]) -> None:
+    pictures = {(one.y, one.title): one for one in several[0].scatters}
+    assert len(pictures) == 2 * 2 + 2
+    labels = pictures["test accuracy against labels, %", "B, t5-1m"]
+    assert labels.joined
+    assert ("two-task", 10.0, pytest.approx(65.0)) in labels.points
+    assert ("two-task", 40.0, pytest.approx(75.0)) in labels.points
+    assert len(labels.points) == 6
+    sizes = pictures["test accuracy against size, %", "A"]
+    assert ("standard", 1.0, pytest.approx(60.0)) in sizes.points
+    assert ("standard", 2.0, pytest.approx(60.0)) in sizes.points
+    assert len(sizes.points) == 6, "of the most labels alone"
+    assert report("r", outcomes(SIMPLE), chosen(), ground(), ASKED).scatters == ()
+
+
+def test_a_diverged_arm_is_left_out_of_its_cell_alone() -> None:
+    made = ground(fractions=[0.5, 1.0], arms=list(SIMPLE))
+    cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
+    found = outcomes(SIMPLE, cells)
+    lost = next(one for one in found if (one.name, one.fraction) == ("standard, compute-matched", 0.5))
+    found[lost] = Outcome(diverged="the loss is nan")
+    done = report("r", found, chosen(cells), made, ASKED)
+    assert "20 labels (50 %): standard, compute-matched" not in [row.name for row in done.rows]
+    assert done.row("40 labels (100 %): standard, compute-matched").twin
+    assert (
+        done.notes[-1] == "20 labels (50 %): standard, compute-matched is left out, a run diverged (the loss is nan)."
+    )
+
+
+# to a page
+
+
+def test_it_is_written_and_read(simple: Report, tmp_path: Path) -> None:
+    reports.write(simple, tmp_path)
+    again = reports.read(tmp_path)
+    assert [row.name for row in again.rows] == [row.name for row in simple.rows]
+    assert (tmp_path / "report.html").stat().st_size > 1000

@@ -1,0 +1,75 @@
+"""The curve from the command line: a report with its twin, by labels and by size; and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from shoestring import runtime
+from shoestring.evaluate import report
+from shoestring.methods.rationale.chains import DIGITS, Shape, chains, taught
+
+PLAIN = (
+    *("--model", "t5-tiny", "--batch", 4, "--steps", 2, "--every", 1, "--tokens", "48,24", "--held-out", "6,8"),
+    *("--precision", "fp32", "--workers", 1, "--seeds", 1, "--fractions", "0.5,1", "--arms", "standard,two-task"),
+    *(word for digit in DIGITS for word in ("--option", digit)),
+)
+ROWS = [
+    {"text": example.text, "label": example.label, "rationale": taught(example.text)[0], "teacher_label": example.label}
+    for example in chains(Shape(2, 1), 80, 1)
+]
+
+
+@pytest.fixture
+def curve(call, rows_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 1)
+    rows_file(ROWS)
+    return lambda *words: call("curve", tmp_path / "data.jsonl", "--out", tmp_path / "out", *PLAIN, *words)
+
+
+def test_by_labels_and_by_size(curve, tmp_path):
+    done = curve("--model", "neox-tiny")
+    assert done.code == 0, done.err
+    assert done.err.startswith("8 runs of at most 2 steps")
+    found = report.read(tmp_path / "out")
+    assert {scatter.x for scatter in found.scatters} == {"labels", "million parameters"}
+    assert len(found.rows) == 8
+    assert {row.label for row in found.rows} == {"standard", "two-task"}
+    assert {row.group.split(", ")[-1] for row in found.rows} == {"t5-tiny", "neox-tiny"}
+    assert all(row.cost.flops > 0 for row in found.rows)
+    assert "The report: " in done.out
+    assert found.facts["data"].startswith(f"{tmp_path}/data.jsonl ")
+    assert found.scatters[0].title == "data.jsonl, t5-tiny"
+    told = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (told["room"], told["recipe"]) == ("rationale", "curve")
+    assert (tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "ledger.json").exists()
+    again = curve("--model", "neox-tiny")
+    assert again.code == 0
+    assert again.out == done.out
+    other = curve("--steps", 3, "--model", "neox-tiny")
+    assert other.code == 2
+    assert "give another --out" in other.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--arms", "standard,two-tasks"), "--arms 'two-tasks': no such arm; did you mean 'two-task'?"),
+        (("--arms", "two-task,distilled"), "expected the arms 'standard', the twin, and 'two-task'"),
+        (("--arms", "standard,two-task,human"), "--arms 'human': no column of people's reasons"),
+        (("--fractions", "half,1"), "--fractions 'half,1': expected numbers up to 1"),
+        (("--fractions", "2"), "curve: fractions.0: expected less than or equal to 1, got 2.0"),
+        (("--model", "t5-tinny"), "did you mean 't5-tiny'?"),
+        (("--column", "txt"), "no column 'txt'"),
+        (("--out", "{tmp}/data.jsonl"), "a file: expected a folder"),
+        (("--test", "{tmp}/none.jsonl"), "none.jsonl: no such file"),
+    ],
+)
+def test_what_is_wrong_leaves_nothing(curve, tmp_path, words, message):
+    done = curve(*(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert (done.code, done.out) == (2, "")
+    assert message in done.err.splitlines()[-1]
+    assert done.err.splitlines()[-1].startswith("shoestring: ")
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]

@@ -1,0 +1,66 @@
+"""Exporting from the command line: graphs that `predict` answers by, quietly, or nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from shoestring.data.tokenizers import byte_tokenizer
+from shoestring.methods.rationale.datasets import Form
+from shoestring.methods.rationale.lessons import Taught
+from shoestring.methods.rationale.student import Student
+from shoestring.methods.rationale.tools_student import remember
+from shoestring.models import presets
+
+OPTIONS = ("yes", "no")
+
+
+@pytest.fixture
+def student(tmp_path) -> Path:
+    shape = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
+    model = presets.build(presets.configuration("neox-tiny", 257, 128, **shape), 0)
+    Student.of(model, byte_tokenizer(), Taught("standard", options=OPTIONS, source_tokens=64)).save(tmp_path / "s")
+    remember(Form(("question",), options=OPTIONS), tmp_path / "s")
+    return tmp_path / "s"
+
+
+def test_predict_answers_by_the_graphs(call, student, rows_file, tmp_path):
+    data = rows_file([{"question": f"Is it {place}?"} for place in range(3)])
+    done = call("export", student, "--onnx", tmp_path / "new" / "s.onnx")
+    assert done.code == 0, done.err
+    assert done.err == "", "the exporter's own words are no news"
+    assert done.out.startswith(f"{tmp_path}/new/s.onnx: ")
+    assert "log-likelihoods differ from torch's by" in done.out
+    mine, graphs = call("predict", student, data), call("predict", tmp_path / "new" / "s.onnx", data)
+    assert graphs.code == 0, graphs.err
+    pairs = zip(mine.out.splitlines(), graphs.out.splitlines(), strict=True)
+    for one, other in ((json.loads(one), json.loads(other)) for one, other in pairs):
+        assert one["student_label"] == other["student_label"]
+        assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("{tmp}/none", "--onnx", "{tmp}/new/a.onnx"), "none: no such folder"),
+        (("{tmp}", "--onnx", "{tmp}/new/a.onnx"), "no rationale.json is there"),
+        (("{tmp}/s", "--onnx", "{tmp}/a.bin"), "--onnx {tmp}/a.bin: expected the name of a file ending in .onnx"),
+        (("{tmp}/s", "--onnx", "{tmp}/s/config.json/a.onnx"), "config.json is a file"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(call, student, tmp_path, words, message):
+    done = call("export", *(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert message.replace("{tmp}", str(tmp_path)) in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_without_onnx(call, student, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    done = call("export", student, "--onnx", tmp_path / "a.onnx")
+    assert done.code == 2
+    assert "pip install 'shoestring[rationale]'" in done.err

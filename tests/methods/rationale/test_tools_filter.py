@@ -1,0 +1,99 @@
+"""Filtering from the command line: what is left, what is shown, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+TOLD = {"agreement": None, "told": False}
+ROWS = [
+    {"text": "2+2", "label": "4", "rationale": "Two and two are four.", "teacher_label": "4", **TOLD},
+    {"text": "2+3", "label": "5", "rationale": "Two and three are [/six].", "teacher_label": "6", **TOLD},
+    {"text": "1+1", "label": "2", "rationale": "So the answer is 2.", "teacher_label": "2", **TOLD},
+    {"text": "0+1", "label": "1", "rationale": None, "teacher_label": None, **TOLD, "problem": "no marker"},
+    {"text": "3+1", "label": "4", "rationale": "Hm.", "teacher_label": "4", "agreement": 0.4, "told": True},
+]
+
+
+@pytest.fixture
+def filtered(call, rows_file, tmp_path):
+    rows_file(ROWS)
+    return lambda *words: call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words)
+
+
+def test_each_filter_by_its_option(filtered, tmp_path, read_rows):
+    done = filtered("--agrees", "--consistent", "0.6", "--leak", "--length", "2:256", "--duplicates")
+    assert done.code == 0, done.err
+    left = read_rows(tmp_path / "f.jsonl")
+    assert [row["rationale"] for row in left] == ["Two and two are four.", None, None, None, None]
+    assert left[1] == {**ROWS[1], "rationale": None}
+    words = [line.split()[:3] for line in done.out.splitlines() if line.split()[0] in ("agrees", "consistent", "leak")]
+    assert words == [["agrees", "4", "1"], ["consistent", "3", "1"], ["leak", "2", "1"]]
+    assert "gold '5', teacher '6': Two and three are [/six]." in done.out
+    assert "5 of 5 rows, 1 with a reason" in done.out
+
+
+def test_whole_examples_are_dropped(filtered, tmp_path, read_rows):
+    assert filtered("--agrees", "--drop", "example").code == 0
+    assert [row["text"] for row in read_rows(tmp_path / "f.jsonl")] == ["2+2", "1+1", "0+1", "3+1"]
+
+
+def test_reasons_that_name_the_label(filtered, tmp_path, read_rows):
+    assert filtered("--leak-remove").code == 0
+    assert read_rows(tmp_path / "f.jsonl")[2]["rationale"] is None
+
+
+def test_what_was_filtered_is_filtered_again(filtered, call, tmp_path, read_rows):
+    filtered("--agrees")
+    again = call("filter", tmp_path / "f.jsonl", "--out", tmp_path / "g.jsonl", "--length", "2:9")
+    assert again.code == 0
+    assert read_rows(tmp_path / "g.jsonl")[4] == {**ROWS[4], "rationale": None}
+
+
+def test_reasons_in_a_column_of_ones_own(call, rows_file, tmp_path, read_rows):
+    rows_file([{"text": "2+3", "label": "5", "why": "Two and three are six.", "says": "6"}])
+    words = ("--rationale", "why", "--teacher-label", "says", "--agrees")
+    done = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words)
+    assert done.code == 0, done.err
+    assert read_rows(tmp_path / "f.jsonl")[0]["rationale"] is None
+    assert "warning: no reason is left" in done.err
+
+
+def test_the_papers_own_files(call, rows_file, tmp_path, read_rows):
+    row = {
+        "premise": "a",
+        "hypothesis": "b",
+        "label": "neutral",
+        "llm_rationale": "It is open.",
+        "llm_label": "neutral",
+    }
+    rows_file([row])
+    words = ("--form", "esnli", "--agrees")
+    assert call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words).code == 0
+    left = read_rows(tmp_path / "f.jsonl")[0]
+    assert (left["rationale"], left["llm_rationale"]) == ("It is open.", "It is open.")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "no filter: give one or more of --agrees"),
+        (("--length", "3"), "--length '3': expected two numbers of words"),
+        (("--length", "9:3"), "least 9 and most 3"),
+        (("--agrees", "--out", "{tmp}/data.jsonl"), "it is what is read"),
+        (("--agrees", "--rationale", "rational"), "no column 'rational'; it has"),
+        (("--consistent", "2"), "2.0 is not in the range"),
+        (("--agrees", "--drop", "all"), "'all' is not one of"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_nothing(filtered, tmp_path, words, message):
+    found = filtered(*(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert message in found.err
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_data_without_reasons(call, rows_file, tmp_path):
+    rows_file([{"text": "a", "label": "b"}])
+    found = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", "--agrees")
+    assert found.code == 2
+    assert "no column of reasons" in found.err
