@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from shoestring import runtime
 from shoestring.data.tokenizers import byte_tokenizer
-from shoestring.methods.rationale import recipe_arm, tools_trained
+from shoestring.methods.rationale import recipe_arm
 from shoestring.methods.rationale.chains import DIGITS, Shape, chains, taught
 from shoestring.methods.rationale.recipe_watch import Watch
 from shoestring.methods.rationale.student import Student
@@ -168,7 +168,7 @@ def test_a_packed_model_is_unpacked_once(train, tmp_path, monkeypatch):
             return base, byte_tokenizer()
         return loaded(name, *rest, **options)
 
-    monkeypatch.setattr(tools_trained.pretrained, "load", load)
+    monkeypatch.setattr(pretrained, "load", load)
     for _ in range(2):
         done = train("--model", tmp_path / "model.gguf", "--steps", 2)
         assert done.code == 0, done.err

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig
 
 from shoestring.data.tokenizers import byte_tokenizer
 from shoestring.methods.rationale import write as writing
@@ -155,6 +155,17 @@ def test_likelihoods_are_what_training_lowers(model: nn.Module) -> None:
     found = likelihoods(model, one, [pair.source for pair in pairs], [[pair.target] for pair in pairs])
     total = written(model, batch(pairs, one.family, one.end)).total.item()
     assert -sum(value for (value,) in found) == pytest.approx(total, rel=1e-5)
+
+
+def test_penalties_that_a_models_folder_asks_for_change_nothing(model: nn.Module) -> None:
+    sources, own = coder(model).sources(TEXTS), model.generation_config
+    before = write(model, coder(model), sources, 12)
+    model.generation_config = GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1, num_beams=3)
+    try:
+        assert write(model, coder(model), sources, 12) == before
+        assert model.generation_config.num_beams == 3
+    finally:
+        model.generation_config = own
 
 
 def test_what_is_written_is_the_likeliest_token_over_and_over(model: nn.Module) -> None:

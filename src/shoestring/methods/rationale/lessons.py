@@ -126,8 +126,13 @@ def source_of(example: Example, way: Way, wording: Wording) -> str:
 
 
 def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
-    """The same examples, each with the reason of another: a control. What gain is left is not of what reasons say."""
+    """The same examples, each with the reason of another: a control. What gain is left is not of what reasons say.
+
+    Raises ValueError where there are fewer than two reasons.
+    """
     places = [place for place, example in enumerate(examples) if example.rationale]
+    if len(places) < 2:
+        raise ValueError(f"{len(places)} reasons cannot be shuffled: expected two or more")
     order = np.argsort(np.random.Philox(key=np.array([seed, 1], dtype=np.uint64)).random_raw(len(places)))
     found = list(examples)
     # a ring: nobody keeps its own

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from shoestring import files, runtime
@@ -19,9 +18,11 @@ from shoestring.methods.rationale.lessons import LABEL, RATIONALE, Way, Wording,
 from shoestring.methods.rationale.loss import written
 from shoestring.methods.rationale.recipe_base import SPENT, Pretraining
 from shoestring.methods.rationale.recipe_data import Task, fingerprints, of_chains, of_sets
+from shoestring.methods.rationale.recipe_models import family, is_preset, preset, slug
+from shoestring.methods.rationale.recipe_models import folder as folder_of
 from shoestring.methods.rationale.recipe_schema import Recipe
 from shoestring.methods.rationale.recipe_teacher import TAUGHT, teach
-from shoestring.models import lora, presets, pretrained, seq2seq
+from shoestring.models import lora, pretrained, seq2seq
 from shoestring.train.settle import Settled, settle
 from shoestring.train.side_by_side import Job, affordable, side_by_side
 from shoestring.types import Batch
@@ -69,7 +70,7 @@ class Ground:
         start = self.starts[name]
         runtime.seed_everything(seed)
         if start.folder is None:
-            return _preset(self.recipe, name, len(tokenizers.load(str(start.tokenizer))), seed)
+            return preset(self.recipe, name, len(tokenizers.load(str(start.tokenizer))), seed)
         model = pretrained.load(start.folder, kind="any")[0].float().train()
         adapters = self.recipe.model.lora
         if adapters is not None:
@@ -84,6 +85,9 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
     Raises ValueError where `out` was begun on data that has changed since.
     """
     compute = recipe.compute
+    made_here = [name for name in recipe.model.names if is_preset(name)]
+    if recipe.model.lora is not None and made_here:
+        raise ValueError(f"model.lora with the preset {made_here[0]!r}: expected trained models, whose weights stay")
     here = runtime.start(processes=compute.processes)
     with here.accelerator.main_process_first():
         data = fingerprints(recipe)
@@ -97,45 +101,47 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
                     teach(recipe, ledger, out)
         found = of_sets(recipe) if recipe.chains is None else [of_chains(recipe, datasets.read(out / TAUGHT, _TAUGHT))]
         made = out / "tokenizer"
-        if here.rank == 0 and any(_is_preset(name) for name in recipe.model.names) and not made.exists():
+        if here.rank == 0 and made_here and not made.exists():
             _tokenizer(recipe, found).save_pretrained(made)
         largest = [_settled(recipe, name, found[0], out, runs) for name in recipe.model.names]
     workers = min(workers for workers, _, _ in largest)
     sizes = {name: size for name, (_, _, size) in zip(recipe.model.names, largest, strict=True)}
     starts = {}
     for name, (_, settled, _) in zip(recipe.model.names, largest, strict=True):
-        folder = None if _is_preset(name) else _folder(name)
-        if recipe.base is not None and _is_preset(name):
+        folder = None if is_preset(name) else folder_of(name, out)
+        if recipe.base is not None and is_preset(name):
             folder = _base(recipe, name, settled, ledger, out)
-        starts[name] = Start(name, _family(name), made if _is_preset(name) else _folder(name), folder, settled)
+        tokenizer = made if is_preset(name) else folder_of(name, out)
+        starts[name] = Start(name, family(name, out), tokenizer, folder, settled)
     return Ground(recipe, {task.name: task for task in found}, starts, sizes, workers, data)
 
 
 def _settled(recipe: Recipe, name: str, task: Task, out: Path, runs: int) -> tuple[int, Settled, int]:
     """How many runs of a model go side by side, how each computes, and how many parameters it has."""
     compute = recipe.compute
-    if _is_preset(name):
+    if is_preset(name):
         tokenizer = tokenizers.load(str(out / "tokenizer"))
-        model = _preset(recipe, name, len(tokenizer), recipe.seeds[0])
+        model = preset(recipe, name, len(tokenizer), recipe.seeds[0])
     else:
-        model, _ = pretrained.load(_folder(name), kind="any")
-        tokenizer = tokenizers.load(str(_folder(name)))
+        model, _ = pretrained.load(folder_of(name, out), kind="any")
+        tokenizer = tokenizers.load(str(folder_of(name, out)))
         model = model.float().train()
-    coder = Coder(tokenizer, _family(name), *recipe.lessons.tokens)
+    coder = Coder(tokenizer, family(name, out), *recipe.lessons.tokens)
     example = _batch(recipe, task, coder)
     workers = compute.workers or affordable(runs, _bytes(model, example))
     threads = max(1, runtime.cores() // (workers * compute.processes))
-    kept = out / f"settled-{_slug(name)}.json"
+    kept = out / f"settled-{slug(name)}.json"
     settled = settle(model, written, example, recipe.steps, kept, threads, compute.precision, one_shape=False)
     return workers, settled, model.num_parameters()
 
 
 def _base(recipe: Recipe, name: str, settled: Settled, ledger: Ledger, out: Path) -> Path:
     assert recipe.base is not None
-    start = out / f"base-{_slug(name)}"
+    start = out / f"base-{slug(name)}"
     if not start.exists():
-        model = _preset(recipe, name, len(tokenizers.load(str(out / "tokenizer"))), recipe.base.seed)
-        work = Pretraining(recipe, model, _family(name), out / "tokenizer", settled, start, out / "runs" / start.name)
+        model = preset(recipe, name, len(tokenizers.load(str(out / "tokenizer"))), recipe.base.seed)
+        checkpoints = out / "runs" / start.name
+        work = Pretraining(recipe, model, family(name, out), out / "tokenizer", settled, start, checkpoints)
         side_by_side([Job(start.name, work)], 1)
     runtime.current().accelerator.wait_for_everyone()
     mend = "delete the folder, and the base is trained again"
@@ -163,39 +169,6 @@ def _source(name: str) -> str:
     return name if name == corpora.BUILT_IN else str(files.find(name))
 
 
-def _is_preset(name: str) -> bool:
-    return name in seq2seq.names() or name in presets.names()
-
-
-def _folder(name: str) -> Path:
-    from shoestring.models.folders import find
-
-    return find(name)
-
-
-def _family(name: str) -> Family:
-    if _is_preset(name):
-        return "encoder-decoder" if name in seq2seq.names() else "decoder"
-    config = files.read_json(_folder(name) / "config.json", "copy it again")
-    return "encoder-decoder" if config.get("is_encoder_decoder") or config.get("model_type") == "t5" else "decoder"
-
-
-def _preset(recipe: Recipe, name: str, size: int, seed: int) -> PreTrainedModel:
-    changes = recipe.model.changes
-    if name in seq2seq.names():
-        # the end of text stands before the marks of a base
-        tokens = seq2seq.configuration(name, size, end=_end(recipe, size), **changes)
-        # on a CPU plain attention is the faster in bf16, and as fast in fp32
-        return seq2seq.build(tokens, seed, "sdpa" if torch.accelerator.is_available() else "eager")
-    length = max(sum(recipe.lessons.tokens), recipe.base.length if recipe.base else 0)
-    return presets.build(presets.configuration(name, size, length, **changes), seed)
-
-
-def _end(recipe: Recipe, size: int) -> int:
-    marks = corruption.MARKS if recipe.base is not None else 0
-    return size - 1 - marks
-
-
 def _batch(recipe: Recipe, task: Task, coder: Coder) -> Batch:
     """A batch of reasons, the longer of the two tasks' (of labels where there are no reasons)."""
     some = task.train[: 4 * recipe.batch]
@@ -212,7 +185,3 @@ def _bytes(model: PreTrainedModel, example: Batch) -> float:
     width, layers = config.hidden_size, 2 * config.num_hidden_layers
     tokens = example["input_ids"].numel() + example["labels"].numel()
     return float(8e8 + 16 * model.num_parameters() + tokens * (config.vocab_size * 12 + layers * width * 4 * 40))
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in name).strip("-")

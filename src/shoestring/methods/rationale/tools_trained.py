@@ -23,7 +23,6 @@ from shoestring.methods.rationale.recipe_schema import STANDARD, TWO_TASK, Colum
 from shoestring.methods.rationale.tools_form import Said
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
 from shoestring.methods.rationale.tools_student import FORM, remember
-from shoestring.models import pretrained
 
 WORK, SUMMARY = "training", "summary.json"  # within a student's folder
 
@@ -92,16 +91,16 @@ class Training(config.Recipe):
             "learning_rates": rates,
         }
         found = config.check(told, cls, "train")
-        found.recipe(found.model)
+        found.recipe()
         return found
 
-    def recipe(self, model: str) -> Recipe:
-        """The experiment of which this is one arm. model: its name or folder."""
+    def recipe(self) -> Recipe:
+        """The experiment of which this is one arm."""
         return tools_recipe.Told(
             self.columns,
             *(self.data, self.dev, self.test),
             unlabelled=self.unlabelled,
-            models=(model,),
+            models=(self.model,),
             tokenizer=self.tokenizer,
             lora=self.lora,
             arms=tuple(dict.fromkeys((STANDARD, TWO_TASK, self.way))),
@@ -119,7 +118,7 @@ class Training(config.Recipe):
         if out.exists() and not work.exists() and any(out.iterdir()):
             raise ValueError(f"{out}: holds files that are no training of this command: give another --out")
         with leaving_nothing_begun(work), outcome.opened(work, config.dump(self)):
-            ground = prepare(self.recipe(self._model(work)), len(self.learning_rates), ledger, work)
+            ground = prepare(self.recipe(), len(self.learning_rates), ledger, work)
             arms = {rate: self._arm(ground, rate) for rate in self.learning_rates}
             found = outcomes_of(ground, [*arms.values()], ledger, work)
             outcomes = {rate: found[arm] for rate, arm in arms.items()}
@@ -131,15 +130,6 @@ class Training(config.Recipe):
             trained = Trained(self, task, ground, outcomes, best, ledger.total(), work)
             self._put(trained, out)
         return trained
-
-    def _model(self, work: Path) -> str:
-        """The model's name, or the folder that a packed file was unpacked into, once."""
-        if not self.model.endswith(".gguf"):
-            return self.model
-        folder = work / "unpacked"
-        if not folder.exists():
-            pretrained.save(*pretrained.load(self.model), folder)
-        return str(folder)
 
     def _arm(self, ground: Ground, rate: float) -> Arm:
         (model,), (task,) = ground.recipe.model.names, ground.tasks

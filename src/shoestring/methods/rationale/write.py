@@ -6,6 +6,8 @@ B rows, S source tokens, K options, T option tokens, V vocabulary
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +44,31 @@ def write(model: nn.Module, coder: Coder, sources: Sequence[Sequence[int]], toke
     """What the student writes, greedily, up to the end of text or so many tokens."""
     found = [""] * len(sources)
     inner = language_model(model)
-    with evaluating(model):
+    with evaluating(model), _plainly(inner, coder, tokens):
         for rows in _batches([(len(source), 1) for source in sources]):
             ids, mask = _padded(coder, [sources[row] for row in rows], _device(model))
-            told = {"max_new_tokens": tokens, "do_sample": False, "num_beams": 1}
-            output = inner.generate(
-                input_ids=ids, attention_mask=mask, eos_token_id=coder.end, pad_token_id=coder.end, **told
-            )
+            output = inner.generate(input_ids=ids, attention_mask=mask)
             start = 1 if coder.family == "encoder-decoder" else ids.shape[1]
             for row, line in zip(rows, output[:, start:].tolist(), strict=True):
                 found[row] = coder.text(line)
     return found
+
+
+@contextmanager
+def _plainly(inner: Any, coder: Coder, tokens: int) -> Iterator[None]:
+    """Without the penalties and beams that a model's folder may ask for, which a student was not taught with.
+
+    `generate` would take what a configuration passed to it leaves out from the model's own.
+    """
+    from transformers import GenerationConfig
+
+    own, start = inner.generation_config, getattr(inner.config, "decoder_start_token_id", None)
+    ends = {"eos_token_id": coder.end, "pad_token_id": coder.end, "decoder_start_token_id": start}
+    inner.generation_config = GenerationConfig(max_new_tokens=tokens, do_sample=False, num_beams=1, **ends)
+    try:
+        yield
+    finally:
+        inner.generation_config = own
 
 
 def _encoded(

@@ -7,10 +7,12 @@ import contextlib
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
 
+_TOGETHER = 0.01  # seconds that the first waits for others: forcing each alone keeps the processor busy
 _Futures: TypeAlias = list["asyncio.Future[None]"]
 
 
@@ -61,6 +63,7 @@ class Forcing:
     def _gathered(self) -> Iterator[_Futures]:
         """All who wait, each time, until a None comes."""
         while (future := self._waiting.get()) is not None:
+            time.sleep(_TOGETHER)
             together = [future]
             while not self._waiting.empty():
                 following = self._waiting.get()
