@@ -345,3 +345,18 @@ def test_asking_refuses_what_measures_nothing(monkeypatch, capsys, option, said)
     with pytest.raises(SystemExit):
         asking.main()
     assert said in capsys.readouterr().err
+
+
+def test_an_answer_is_measured_beside_that_of_a_plain_student(monkeypatch, tmp_path, capsys):
+    answering, kept = script("rationale"), tmp_path / "rationale.json"
+    words = ["--models", "t5-tiny", "neox-tiny", "--examples", "2", "--reason", "3", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["rationale.py", *words, "--json", str(kept)])
+    answering.main()
+    rows = json.loads(kept.read_text())["rows"]
+    for student in ("t5-tiny", "neox-tiny"):
+        found = {row["answer"]: row for row in rows if row["student"] == student}
+        assert found["two-task: label"]["MFLOP"] == found["standard: label"]["MFLOP"] > 0
+        assert found["two-task: label and reason"]["FLOPs / plain"] > 1
+        assert all(row["ms"] > 0 for row in found.values())
+        assert {"two-task: label, ONNX", "two-task: label, ONNX, int8"} <= set(found)
+    assert "neox-tiny: a two-task label takes 1.0 x the FLOPs" in capsys.readouterr().out.splitlines()[-1]
