@@ -5,8 +5,9 @@ r"""What an answer costs: of a two-task student beside one that was plainly fine
 Students of one architecture with the same random weights, so that only the way they were taught tells them apart:
 standard (the plain one), two-task (a label, and a label with a reason), and single-task, which has to write its reason
 before its label. Texts are made here, of the length of a premise and a hypothesis; there are three labels. What is
-written has `--reason` tokens, which random weights do not end by themselves. FLOPs are counted, milliseconds are of a
-processor, one thread, the median of interleaved rounds; ratios are to the plain student, round by round.
+written has `--reason` tokens, which random weights do not end by themselves. FLOPs are counted; milliseconds are what
+one example takes by the clock, all of them in one call on one thread, the median of interleaved rounds that begin with
+another call each; ratios are to the plain student, round by round.
 """
 
 from __future__ import annotations
@@ -69,11 +70,15 @@ def measured(name: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
         calls = answers(name, examples, arguments.reason, Path(folder))
         spent = {what: flops.count(call) for what, call in calls.items() if "ONNX" not in what}
         times: dict[str, list[float]] = {what: [] for what in calls}
+        for call in calls.values():
+            call()  # the first call of each makes ready what later ones find
+        order = [*calls]
         for _ in range(arguments.rounds):
-            for what, call in calls.items():
-                since = time.process_time()
-                call()
-                times[what].append(1000 * (time.process_time() - since) / len(examples))
+            for what in order:
+                since = time.perf_counter()
+                calls[what]()
+                times[what].append(1000 * (time.perf_counter() - since) / len(examples))
+            order.append(order.pop(0))  # so that none always comes after the same
     return [
         {
             "student": name,

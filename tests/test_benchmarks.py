@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import json
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -360,3 +361,19 @@ def test_an_answer_is_measured_beside_that_of_a_plain_student(monkeypatch, tmp_p
         assert all(row["ms"] > 0 for row in found.values())
         assert {"two-task: label, ONNX", "two-task: label, ONNX, int8"} <= set(found)
     assert "neox-tiny: a two-task label takes 1.0 x the FLOPs" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_what_waits_takes_time_too_and_none_always_comes_after_the_same(monkeypatch):
+    """By the clock: what a processor spends is not what somebody waits for."""
+    answering, order = script("rationale"), []
+
+    def call(name, seconds):
+        order.append(name)
+        time.sleep(seconds)
+        return torch.ones(2, 2) @ torch.ones(2, 2)
+
+    calls = {answering.PLAIN: lambda: call("plain", 0), "slow": lambda: call("slow", 0.02)}
+    monkeypatch.setattr(answering, "answers", lambda *_: calls)
+    _, slow = answering.measured("t5-tiny", argparse.Namespace(examples=1, reason=1, rounds=2))
+    assert slow["ms"] >= 20
+    assert order == ["plain", "slow"] * 3 + ["slow", "plain"]  # counted, made ready, and two rounds

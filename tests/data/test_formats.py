@@ -102,6 +102,7 @@ def test_known_suffixes():
     [
         ("a.jsonl", '{"text": "one"}\n{"text": ', r"^a\.jsonl:2: not JSON \("),
         ("a.jsonl", "[" * 100_000, r"^a\.jsonl:1: not JSON \("),
+        ("a.jsonl", '{"text": "one"}\n{"id": ' + "1" * 5000 + "}", r"^a\.jsonl:2: not JSON \(Exceeds the limit"),
         ("a.jsonl", "[1]", r"^a\.jsonl:1: a JSON list, expected an object"),
         ("a.jsonl", '{"body": "one", "id": 1}', r"^a\.jsonl:1: no field 'text'; it has 'body', 'id'"),
         ("a.jsonl", '{"text": 7}', r"^a\.jsonl:1: field 'text' holds int, expected text"),

@@ -1,6 +1,7 @@
 import json
 import logging
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -248,6 +249,31 @@ def test_a_folder_with_other_files_is_not_replaced(folder, model, tokenizer):
         save(model, tokenizer, folder)
     assert (folder / "notes.txt").read_text() == "mine"
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_small_files_of_its_own_are_there_with_it(folder, model, tokenizer):
+    save(model, tokenizer, folder, {"told.json": "one", "gone.json": "two"})
+    assert ((folder / "told.json").read_text(), (folder / "gone.json").read_text()) == ("one", "two")
+    save(model, tokenizer, folder, {"told.json": "three", "gone.json": None})
+    assert (folder / "told.json").read_text() == "three"
+    assert not (folder / "gone.json").exists()
+    with pytest.raises(ValueError, match=r"also holds told\.json, which saving would remove"):
+        save(model, tokenizer, folder)
+
+
+def test_what_is_interrupted_between_two_names_leaves_what_was_there(folder, model, tokenizer, monkeypatch):
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if ".partial-" in path.name:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(presets.build(presets.configuration("neox-tiny", 260, 32), seed=5), tokenizer, folder)
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+    assert same(load(folder)[0], model)
 
 
 def test_what_fails_midway_leaves_nothing_under_the_name(model, tokenizer, tmp_path, monkeypatch):

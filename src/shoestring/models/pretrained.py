@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from shoestring import files
 from shoestring.models import gguf_file, reading
 from shoestring.models.folders import check_weights, find, one_line
 from shoestring.models.reading import Kind
@@ -52,10 +54,16 @@ def load(
     return model, tokenizer
 
 
-def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> Path:
+def save(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    extra: Mapping[str, str | None] | None = None,
+) -> Path:
     """Write a model folder that `from_pretrained` and any server of such folders load: safetensors, configuration,
     tokenizer and generation settings, whose end of sequence and padding are the tokenizer's.
 
+    extra  texts of small files that belong to the model, by name; None where one that stood there goes with it
     Written beside and renamed, in the place of a model that stood there, without wrappers of DDP and torch.compile.
     Across processes, call it from each: shards of FSDP2 are gathered and the first process writes. Raises ValueError
     where the tokenizer has no end-of-sequence token or is larger than the embedding, the folder holds other files, or
@@ -75,7 +83,7 @@ def save(model: nn.Module, tokenizer: PreTrainedTokenizerBase, folder: str | Pat
     weights = _gathered(inner)
     if not distributed.is_initialized() or distributed.get_rank() == 0:
         with reading.quietly():
-            _write(_as_its_own(inner), weights, tokenizer, target)
+            _write(_as_its_own(inner), weights, tokenizer, target, extra or {})
     return target
 
 
@@ -131,7 +139,13 @@ def _gathered(model: nn.Module) -> dict[str, torch.Tensor] | None:
     return gathered
 
 
-def _write(model: Any, weights: dict[str, torch.Tensor] | None, tokenizer: Any, target: Path) -> None:
+def _write(
+    model: Any,
+    weights: dict[str, torch.Tensor] | None,
+    tokenizer: Any,
+    target: Path,
+    extra: Mapping[str, str | None],
+) -> None:
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +159,10 @@ def _write(model: Any, weights: dict[str, torch.Tensor] | None, tokenizer: Any, 
             config.tie_word_embeddings = False
         config.save_pretrained(partial)
         generation.save_pretrained(partial)
-        _put_in_place(partial, target)
+        for name, text in extra.items():
+            if text is not None:
+                files.replace(partial / name, text)
+        _put_in_place(partial, target, {*extra})
     except OSError as error:
         raise ValueError(f"{target} cannot be written: {one_line(error)}") from error
     finally:
@@ -167,20 +184,24 @@ def _has_own_head(model: Any) -> bool:
     return head is not None and head.weight is not model.get_input_embeddings().weight
 
 
-def _put_in_place(partial: Path, target: Path) -> None:
+def _put_in_place(partial: Path, target: Path, extra: set[str]) -> None:
     """Rename a finished folder to its name; what was there is removed only if it was a model and no more."""
     if not target.exists():
         partial.rename(target)
         return
     if not target.is_dir():
         raise ValueError(f"{target} is a file: name a folder for the model")
-    new = {path.name for path in partial.iterdir()}
+    new = {path.name for path in partial.iterdir()} | extra
     foreign = [path.name for path in target.iterdir() if path.name not in new and not _of_a_model(path.name)]
     if foreign:
         raise ValueError(f"{target} also holds {sorted(foreign)[0]}, which saving would remove: name another folder")
     old = target.with_name(f".{target.name}.replaced-{os.getpid()}")
-    target.rename(old)
-    partial.rename(target)
+    try:
+        target.rename(old)
+        partial.rename(target)
+    finally:
+        if old.exists() and not target.exists():  # interrupted, or refused, between the two
+            old.rename(target)
     shutil.rmtree(old)
 
 

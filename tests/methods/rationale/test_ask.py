@@ -244,8 +244,57 @@ def test_some_samples_of_a_row_are_enough_to_vote(store: Path) -> None:
 
     found, _ = about(answer, store, CHAINS[:1], samples=4, temperature=1.0, seed=0, limits=Limits(attempts=1))
     (example,) = found.examples
-    assert (example.teacher_label, example.agreement) == ("3", pytest.approx(2 / 3))
+    assert (example.teacher_label, example.agreement) == ("3", 0.5), "of four that were asked for"
     assert [one is None for one in found.parsed[0]] == [False, True, False, False]
+
+
+def test_one_sample_of_five_is_a_fifth_agreement(store: Path) -> None:
+    """The first was paid before; the budget allows no more."""
+
+    def answer(*_: Any) -> str:
+        return " since So the answer is 3."
+
+    about(answer, store, CHAINS[:1], temperature=1.0, seed=0)
+    found, server = about(answer, store, CHAINS[:1], samples=5, temperature=1.0, seed=0, budget=Budget(tokens=1))
+    assert server.received == 0
+    assert [one is None for one in found.parsed[0]] == [False, True, True, True, True]
+    assert found.examples == [replace(CHAINS[0], rationale="since", teacher_label="3", agreement=0.2)]
+
+
+# what could not be read whatever the answer
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_options_that_nobody_named_are_missed_before_anything_is_asked(samples: int, store: Path) -> None:
+    prompt = prompts_reading.load("cqa")
+    some = [Example("Where?", "sea", ("sea", "park")), Example("When?", "soon", record={"id": "q7"})]
+    with serving(right) as server, Answers(store) as kept:
+        endpoint = Endpoint("teacher", server.url, api_key="none")
+        with pytest.raises(ValueError, match=r"^row 2 \(q7\) has no options, of which the prompt cqa reads one: name"):
+            ask_about(some, prompt, endpoint, kept, samples=samples, temperature=1.0)
+    assert server.received == 0
+
+
+def test_a_prompts_own_options_are_enough_and_other_labels_need_none(store: Path) -> None:
+    found, server = about(right, store, [replace(CHAINS[0], options=())])
+    assert (server.requests, found.answered, found.examples[0].teacher_label) == (1, 1, CHAINS[0].label)
+    svamp = prompts_reading.load("svamp")
+    found, server = about(lambda *_: "x", store, [Example("How many?", "(1 + 1)", expression=True)], svamp)
+    assert (server.requests, found.answered) == (1, 1)
+
+
+def test_samples_of_one_value_are_one_party(store: Path) -> None:
+    """svamp's labels are expressions, as its prompt says."""
+    prompt = prompts_reading.load("svamp")
+    said = ["(4 + 2)", "(84 / 2)", "(21 * 2)"]
+
+    def answer(_: Any, parameters: dict[str, Any]) -> str:
+        return f"So it is. The answer is {said[int(parameters['seed'])]}."
+
+    example = Example("How many?", "42", expression=True)
+    found, _ = about(answer, store, [example], prompt, samples=3, temperature=1.0, seed=0)
+    assert found.problems == {}
+    assert (found.examples[0].teacher_label, found.examples[0].agreement) == ("(84 / 2)", pytest.approx(2 / 3))
 
 
 def test_a_reason_stays_with_its_example_whatever_the_order_of_answers(store: Path) -> None:

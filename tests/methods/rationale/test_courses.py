@@ -1,4 +1,4 @@
-"""Rows through graphs, by hand: batches, padding and log-likelihoods; the graphs themselves are in test_exporting."""
+"""Rows through graphs, by hand: padding and log-likelihoods; the graphs themselves are in test_exporting."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from shoestring.methods.rationale import courses
-from shoestring.methods.rationale.courses import batches, log_likelihoods, padded
+from shoestring.methods.rationale.courses import begun, log_likelihoods, padded
 
 
 def test_rows_are_filled_up():
@@ -26,8 +25,25 @@ def test_logits_of_any_size_are_no_matter():
     assert log_likelihoods(logits, np.array([[0]]), np.array([[1]])) == pytest.approx([math.log(0.5)])
 
 
-def test_batches_hold_every_row_once_and_one_number_of_options(monkeypatch):
-    assert [*batches([])] == []
-    assert [*batches([(3, 2), (9, 1), (5, 2), (2, 1)])] == [[1, 3], [2, 0]]
-    monkeypatch.setattr(courses, "_TOKENS", 10)
-    assert [*batches([(3, 2), (9, 1), (5, 2), (2, 1), (5, 2)])] == [[1], [3], [2], [4], [0]]
+class Session:
+    """A graph that gives back what it was fed."""
+
+    def __init__(self):
+        self.fed = []
+
+    def get_inputs(self):
+        return []
+
+    def run(self, _, fed):
+        self.fed.append(fed)
+        return [np.zeros((2, 1, 3), np.float32)]
+
+
+def test_an_encoders_rows_begin_together_and_a_decoders_end_together():
+    encoder, decoder = Session(), Session()
+    begun([encoder, Session()], [[1, 2, 3], [4]], 9, 0)
+    begun([decoder], [[1, 2, 3], [4]], 9, 0)
+    assert encoder.fed[0]["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
+    assert encoder.fed[0]["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert decoder.fed[0]["input_ids"].tolist() == [[1, 2, 3], [9, 9, 4]]
+    assert decoder.fed[0]["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]

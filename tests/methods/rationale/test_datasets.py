@@ -37,6 +37,7 @@ def test_a_question_with_choices() -> None:
         found.text, "Mount Dovre", ("bridge", "Mount Dovre", "sea"), "They live in mountains.", "bridge"
     )
     assert found.record == CQA
+    assert not found.expression
 
 
 def test_people_gave_reasons_for_the_label_they_were_told() -> None:
@@ -60,6 +61,7 @@ def test_an_equation() -> None:
         (),
         "(5 + x)",
     )
+    assert found.expression
     (found,) = datasets.read([{**row, "llm_equation": " "}], FORMS["svamp"])
     assert found.teacher_label is None
 
@@ -118,12 +120,28 @@ def test_what_is_written_is_read(
 ) -> None:
     form = Form(options=("spam", "ham"))
     record = {"text": text, "label": "ham", "other": [1, {"a": None}]}
-    example = Example(text, "ham", ("spam", "ham"), rationale, "spam", agreement, told, record)
+    example = Example(text, "ham", ("spam", "ham"), rationale, "spam", agreement, told, record=record)
     file = tmp_path_factory.mktemp("w") / "out.jsonl"
     datasets.write(file, [example, example])
     again = datasets.read(file, datasets.kept(form))
     assert again == [example, example]
     assert again[0].record.items() >= record.items()
+
+
+@given(
+    st.tuples(st.integers(0, 99), st.sampled_from("+-*/"), st.integers(0, 99)),
+    st.none() | st.sampled_from(["(5 + x)", "7", "(84 / 2)", "no idea"]),
+    st.booleans(),
+)
+def test_what_is_written_of_expressions_is_read(
+    tmp_path_factory: pytest.TempPathFactory, sum_: tuple[int, str, int], answer: str | None, told: bool
+) -> None:
+    label = arithmetic.normalised("({} {} {})".format(*sum_))
+    form = Form(expression=True)
+    example = Example("How many?", label, (), "so", answer, None, told, True)
+    file = tmp_path_factory.mktemp("w") / "out.jsonl"
+    datasets.write(file, [example])
+    assert datasets.read(file, datasets.kept(form)) == [example]
 
 
 def test_writing_by_hand(tmp_path: Path) -> None:
@@ -210,7 +228,7 @@ def test_what_the_teacher_of_the_paper_got_right(name: str, file: str, count: in
     found = datasets.read(DATA / f"{file}.jsonl.gz", FORMS[name])
     assert len(found) == count
     assert all(one.label and one.rationale for one in found)
-    right = sum(labels.same(one.label or "", one.teacher_label or "", one.options) for one in found)
+    right = sum(labels.same(one.label or "", one.teacher_label or "", one.options, one.expression) for one in found)
     assert right / count == pytest.approx(accuracy, abs=5e-5)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import BartConfig, BartForConditionalGeneration, PreTrainedTokenizerFast
 
 from shoestring.data import tokenizers
 from shoestring.methods.rationale.encode import (
@@ -20,11 +20,13 @@ from shoestring.methods.rationale.encode import (
     Family,
     Pair,
     batch,
+    check_room,
     family,
     language_model,
     padded,
 )
-from shoestring.methods.rationale.lessons import Lesson
+from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.lessons import Lesson, Wording, lessons
 from shoestring.models import presets, seq2seq
 
 END, LINE = 256, 10
@@ -42,6 +44,8 @@ def words() -> PreTrainedTokenizerFast:
         ["the cat sat on the mat, the dog sat on the log; naïve café 東京 <|endoftext|>"] * 3, 300
     )
 
+
+WORDS = words()
 
 # by hand
 
@@ -112,6 +116,19 @@ def test_a_tokenizers_own_start_stands_before_a_decoders_source() -> None:
     assert start not in target[:-1]
     (long,) = coder("decoder", source=12, tokenizer=tokenizer).sources(["the cat sat on the mat " * 9])
     assert (len(long), long[0]) == (12, start)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_of_a_reason_that_is_too_long_the_label_after_it_is_kept(kind: Family) -> None:
+    one = coder(kind, target=8)
+    whole, cut, none, label = one.pairs(
+        [Lesson("x", "abc", "=yes"), Lesson("x", "abcdefgh", "=yes"), Lesson("x", "", "=yes"), Lesson("x", "abcdefgh")]
+    )
+    assert whole.target == cut.target == [*b"abc=yes", END]
+    assert none.target == [*b"=yes", END]
+    assert label.target == [*b"abcdefg", END]
+    (long,) = one.pairs([Lesson("x", "abc", "=a long label")])
+    assert long.target == [*b"=a long", END], "what does not fit at all is cut as ever"
 
 
 @pytest.mark.parametrize(("source", "target"), [(7, 8), (8, 1), (0, 0)])
@@ -217,6 +234,65 @@ def test_start_and_end_are_kept_and_nothing_is_longer_than_asked(
         assert read[start:-1] == whole[len(whole) - room // 2 :]
     (written,) = coder(kind, source, target).targets([text])
     assert written == [*whole[: target - 1], END]
+
+
+@given(TEXTS, TEXTS, st.integers(2, 60), st.sampled_from(FAMILIES), st.booleans())
+def test_a_single_tasks_label_stands_at_the_end_however_long_its_reason(
+    reason: str, label: str, target: int, kind: Family, trained: bool
+) -> None:
+    one = coder(kind, 16, target, WORDS if trained else BYTES)
+    (lesson,) = lessons([Example("x", label, rationale=reason or "r")], "single-task", Wording())["label"]
+    (pair,) = one.pairs([lesson])
+    ending, body = (one.targets([text])[0][:-1] for text in (lesson.ending, lesson.target))
+    ((*ids, end),) = coder(kind, 16, 10_000, one.tokenizer).targets([lesson.ending])
+    assert end == pair.target[-1] == one.end
+    assert len(pair.target) <= target
+    if len(ids) <= target - 1:
+        assert ending == ids
+        assert pair.target[-len(ids) - 1 : -1] == ids, "the marker and the label, whole"
+        before = pair.target[: -len(ids) - 1]
+        assert before == body[: len(before)]
+        assert len(pair.target) == target or one.text(pair.target).startswith(lesson.target.strip())
+    else:
+        assert pair.target[:-1] == ids[: target - 1]
+
+
+def small(kind: str, positions: int) -> nn.Module:
+    if kind == "t5":
+        return seq2seq.build(seq2seq.configuration("t5-tiny", 257, num_layers=1, d_model=16, num_heads=1, d_ff=16), 0)
+    if kind == "bart":
+        sides = {
+            f"{side}_{what}": 1 for side in ("encoder", "decoder") for what in ("layers", "attention_heads", "ffn_dim")
+        }
+        return BartForConditionalGeneration(
+            BartConfig(vocab_size=257, d_model=8, max_position_embeddings=positions, **sides)
+        )
+    if kind == "neox":
+        shape = {"num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 16}
+        return presets.build(presets.configuration("neox-tiny", 257, positions, **shape), 0)
+    shape = {"n_embd": 16, "n_layer": 1, "n_head": 1}
+    return presets.build(presets.configuration("gpt2-small", 257, positions, **shape), 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fitting", "too_many", "said"),
+    [
+        ("gpt2", [(24, 8), (8, 24)], [(24, 9), (33, 2)], r"gpt2 has 32 positions for both together: ask for fewer$"),
+        ("neox", [(24, 8), (8, 24)], [(24, 9), (33, 2)], r"gpt_neox has 32 positions for both together: ask for"),
+        ("bart", [(32, 32)], [(33, 2), (8, 33)], r"bart has 32 positions a side: ask for fewer$"),
+        ("t5", [(10_000, 10_000)], [], ""),
+    ],
+)
+def test_what_does_not_fit_a_models_positions_is_refused(
+    kind: str, fitting: list[tuple[int, int]], too_many: list[tuple[int, int]], said: str
+) -> None:
+    model = small(kind, 32)
+    for sizes in fitting:
+        check_room(model, *sizes)
+        check_room(nn.Sequential(model), *sizes)
+    for source, target in too_many:
+        with pytest.raises(ValueError, match=rf"^{source} tokens to read and {target} to write: the {said}"):
+            check_room(model, source, target)
 
 
 @pytest.mark.parametrize("kind", FAMILIES)

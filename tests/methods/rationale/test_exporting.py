@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 import torch
 from torch import nn
+from transformers import BartConfig, BartForConditionalGeneration
 
 from shoestring.data.tokenizers import byte_tokenizer, train_bpe
 from shoestring.methods.rationale import exporting
@@ -102,7 +103,9 @@ def test_logits_are_torchs(pair: tuple[Student, Path], rows: int, source: int, t
     course = graphs._begun(sources)
     found = course.logits(targets)
     mask, model = torch.from_numpy(course.mask[:, : max(map(len, sources))]), language_model(one.model).eval()
-    ids = torch.tensor([[256] * (len(sources[0]) - len(line)) + line for line in sources])
+    filled = [[256] * (max(map(len, sources)) - len(line)) for line in sources]
+    first = graphs.coder.family == "decoder"  # what fills a decoder's rows up stands first
+    ids = torch.tensor([more + line if first else line + more for more, line in zip(filled, sources, strict=True)])
     with torch.no_grad():
         if graphs.coder.family == "decoder":
             whole = torch.cat([ids, torch.from_numpy(targets)], dim=1)
@@ -141,12 +144,33 @@ def test_torn_and_foreign_files_are_refused(pair: tuple[Student, Path], tmp_path
             Exported.load(tmp_path / "alone.onnx")
 
 
-def test_a_graph_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("int8", [False, True])
+def test_a_graph_that_computes_something_else_is_refused(
+    int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "_write_all", lambda *_: None)
     monkeypatch.setattr(exporting, "_difference", lambda *_: float("nan"))
     with pytest.raises(ValueError, match=r"differs from it by nan of a log-likelihood: this model cannot be exported"):
-        export(student("decoder"), tmp_path / "a.onnx")
+        export(student("decoder"), tmp_path / "a.onnx", int8=int8)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_with_learnt_positions(tmp_path: Path) -> None:
+    """BART's takes each column for a position, whatever the mask."""
+    sizes = {"layers": 1, "attention_heads": 2, "ffn_dim": 32}
+    sides = {f"{side}_{what}": size for side in ("encoder", "decoder") for what, size in sizes.items()}
+    special = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"), 256)
+    torch.manual_seed(0)
+    told = {"vocab_size": 257, "d_model": 32, "max_position_embeddings": 128, "forced_eos_token_id": None}
+    model = BartForConditionalGeneration(BartConfig(**told, **sides, **special, dropout=0.0))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(8.0)
+    one = Student.of(model, byte_tokenizer(), Taught("two-task", source_tokens=64, target_tokens=12))
+    assert export(one, tmp_path / "a.onnx").difference < 1e-4
+    mine, theirs = one.answers(EXAMPLES), Exported.load(tmp_path / "a.onnx").answers(EXAMPLES)
+    assert [answer.label for answer in theirs] == [answer.label for answer in mine]
 
 
 def test_without_onnx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,9 +32,12 @@ def test_agreement_with_gold() -> None:
 
 
 def test_agreement_of_expressions_is_by_value() -> None:
-    sum_ = Example("t", "((17 + 15) + 2)", (), "r", "(17 + (15 + 2))")
+    sum_ = Example("t", "((17 + 15) + 2)", (), "r", "(17 + (15 + 2))", expression=True)
     assert filters.agrees([sum_])[0] == [sum_]
     assert filters.agrees([replace(sum_, teacher_label="(17 + x)")])[0] == []
+    assert filters.agrees([replace(sum_, expression=False)])[0] == []
+    date = Example("t", "2014", (), "r", "2020-01-05")
+    assert filters.agrees([date])[0] == []
 
 
 def test_without_a_gold_label_nothing_disagrees() -> None:

@@ -53,9 +53,11 @@ def test_options_are_kept_once() -> None:
         ("yes", "no", ("yes", "no"), False),
         ("yes", "maybe", ("yes", "no"), False),
         ("4", "4.0", ("4", "4.0"), False),
-        ("4", "4.0", (), True),
-        ("(84 / 2)", "(21 * 2)", (), True),
-        ("(84 / 2)", "(84 - 2)", (), False),
+        ("4", "4.0", (), False),
+        ("(84 / 2)", "(21 * 2)", (), False),
+        ("2020-01-05", "2014", (), False),
+        ("2-1", "1", (), False),
+        ("10/12", "5/6", (), False),
         ("Paris", "paris.", (), True),
         ("(some - 8)", "(Some - 8)", (), True),
         ("Paris", "London", (), False),
@@ -64,6 +66,30 @@ def test_options_are_kept_once() -> None:
 def test_sameness(first: str, second: str, options: tuple[str, ...], expected: bool) -> None:
     assert labels.same(first, second, options) is expected
     assert labels.same(second, first, options) is expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "options", "expected"),
+    [
+        ("4", "4.0", (), True),
+        ("(84 / 2)", "(21 * 2)", (), True),
+        ("(84 / 2)", "(84 - 2)", (), False),
+        ("10/12", "5/6", (), True),
+        ("(some - 8)", "(Some - 8)", (), True),
+        ("Paris", "paris.", (), True),
+        ("Paris", "London", (), False),
+        ("4", "4.0", ("4", "4.0"), False),
+    ],
+)
+def test_expressions_are_the_same_by_value(first: str, second: str, options: tuple[str, ...], expected: bool) -> None:
+    assert labels.same(first, second, options, expression=True) is expected
+    assert labels.same(second, first, options, expression=True) is expected
+
+
+@given(st.text("0123456789-+/*() .", max_size=12), st.text("0123456789-+/*() .", max_size=12))
+def test_without_being_told_only_what_is_written_counts(first: str, second: str) -> None:
+    assert labels.same(first, second) is (labels.folded(first) == labels.folded(second))
+    assert labels.same(first, second, expression=True) or not labels.same(first, second)
 
 
 @given(st.text(max_size=20))

@@ -11,8 +11,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoestring.methods.rationale.encode import Pair
 from shoestring.methods.rationale.examples import Example
-from shoestring.methods.rationale.lessons import WAYS, Lesson, Taught, Way, Wording, lessons, shuffled, source_of
+from shoestring.methods.rationale.lessons import (
+    LABEL,
+    WAYS,
+    Lesson,
+    Taught,
+    Way,
+    Wording,
+    lessons,
+    shuffled,
+    source_of,
+)
+from shoestring.methods.rationale.stream import Lessons
 
 WORDS = Wording()
 BOTH = Example("x", "yes", ("yes", "no"), "since", "no")
@@ -40,8 +52,11 @@ def test_two_tasks_of_one_text() -> None:
 
 def test_a_single_task_is_reason_and_label_in_one() -> None:
     assert lessons(ALL, "single-task", WORDS) == {
-        "label": [Lesson("[label] x", "since\nAnswer: yes"), Lesson("[label] z", "because\nAnswer: yes")]
+        "label": [Lesson("[label] x", "since", "\nAnswer: yes"), Lesson("[label] z", "because", "\nAnswer: yes")]
     }
+    for way in WAYS:
+        for some in lessons(ALL, way, WORDS).values():
+            assert all(bool(lesson.ending) is (way == "single-task") for lesson in some)
 
 
 def test_informed_reads_the_reason() -> None:
@@ -56,7 +71,7 @@ def test_other_words() -> None:
     words = Wording("predict: ", "explain: ", " => ", " as ")
     found = lessons([BOTH], "two-task", words)
     assert found == {"label": [Lesson("predict: x", "yes")], "rationale": [Lesson("explain: x", "since")]}
-    assert lessons([BOTH], "single-task", words)["label"] == [Lesson("predict: x", "since => yes")]
+    assert lessons([BOTH], "single-task", words)["label"] == [Lesson("predict: x", "since", " => yes")]
     assert lessons([BOTH], "informed", words)["label"] == [Lesson("predict: x as since", "yes")]
 
 
@@ -125,6 +140,17 @@ def test_each_has_the_reason_of_another_and_all_else_of_its_own(given_one: list[
 def test_another_seed_shuffles_otherwise() -> None:
     examples = [Example(str(place), rationale=f"r{place}") for place in range(50)]
     assert shuffled(examples, 0) != shuffled(examples, 1)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1000])
+def test_it_is_not_the_order_of_any_epoch(seed: int) -> None:
+    """Else who has whose reason would go with when both are learnt."""
+    examples = [Example(str(place), rationale=f"r{place}") for place in range(50)]
+    found = [example.rationale for example in shuffled(examples, seed)]
+    stream = Lessons({LABEL: [Pair([1], [2])]}, {LABEL: 1.0}, 1, family="decoder", pad=0, seed=seed)
+    for epoch in range(4):
+        order = [int(place) for place in stream._order(50, epoch)]
+        assert found != [f"r{order[order.index(place) - 1]}" for place in range(50)], epoch
 
 
 # beside the weights

@@ -41,17 +41,6 @@ def test_one_message() -> None:
     )
 
 
-def test_turns() -> None:
-    assert prompts.messages(ASKED, FIRE, turns=True) == (
-        ("user", "Say why.\n\nQ: Is ice cold?\nA:"),
-        ("assistant", "It is frozen. So the answer is (a) yes."),
-        ("user", "Q: Is fire cold?\nA:"),
-    )
-    bare = replace(ASKED, demonstrations=(), instruction="")
-    assert prompts.messages(bare, FIRE, turns=True) == (("user", "Q: Is fire cold?\nA:"),)
-    assert prompts.messages(bare, FIRE) == prompts.messages(bare, FIRE, turns=True)
-
-
 def test_the_gold_label_is_told_in_its_own_form_alone() -> None:
     ((_, told),) = prompts.messages(ASKED, FIRE, told=True)
     assert told.endswith("Q: Is ice cold?\nIt is yes.\nA: It is frozen. So the answer is (a) yes.\n\n"

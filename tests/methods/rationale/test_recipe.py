@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from shoestring import __main__ as door
 from shoestring import config, files, rooms, runtime
 from shoestring.cost import Cost, Ledger
 from shoestring.data import tokenizers
@@ -30,7 +31,7 @@ from shoestring.methods.rationale.recipe_plan import finals, plan
 from shoestring.methods.rationale.recipe_schema import ARMS
 from shoestring.methods.rationale.recipe_watch import Watch, accuracy, own
 from shoestring.methods.rationale.student import Student
-from shoestring.models import pretrained, seq2seq
+from shoestring.models import presets, pretrained, seq2seq
 from shoestring.train.hooks import Progress
 from shoestring.types import Run
 
@@ -255,7 +256,9 @@ def test_a_run_ends_when_there_is_nothing_more_to_hope_for(tmp_path: Path, monke
     assert [point["step"] for point in outcome.points] == [2, 4, 6, 8]
     assert outcome.dev == 0.3
     assert outcome.epochs == pytest.approx(8 * 4 / 24)
-    assert f"Runs went through their labels {8 * 4 / 24:.2f} times in the mean." in found.report.notes
+    ended = "2 of 2 ended early, when dev had nothing better to show."
+    assert outcome.early
+    assert f"Runs went through their labels {8 * 4 / 24:.2f} times in the mean; {ended}" in found.report.notes
 
 
 # a run that was stopped
@@ -404,6 +407,45 @@ def test_a_rate_at_which_it_diverges_is_not_taken(tmp_path: Path, monkeypatch: p
     assert not any("0.01:" in note for note in notes)
 
 
+def test_a_rate_that_overflows_is_not_taken_and_the_others_go_on(tmp_path: Path) -> None:
+    rates = [1e-3, 1e30, 1e-2]
+    found = done(tmp_path, evaluate_every=1, tuning={"seeds": [100], "learning_rates": rates})
+    notes = [note for note in found.report.notes if note.startswith("learning rate of")]
+    assert len(notes) == 2
+    assert all("1e+30" not in note and "0.001: " in note and "0.01: " in note for note in notes)
+    for arm in found.recipe.arms:
+        gone = found.outcome(f"tuning/rate1e+30-{name(arm, 100)}")
+        assert gone.diverged
+        assert [bool(found.outcome(f"tuning/rate{rate:g}-{name(arm, 100)}").diverged) for rate in rates] == [
+            False,
+            True,
+            False,
+        ]
+
+
+def test_a_student_whose_likelihoods_are_not_finite_has_diverged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Watch.__call__
+
+    def watched(watch: Watch, training: Run) -> None:
+        if training.step == 4 and training.optimizer.param_groups[0]["lr"] > 0.5:
+            with torch.no_grad():
+                for parameter in training.model.parameters():
+                    parameter.fill_(float("inf"))
+        original(watch, training)
+
+    monkeypatch.setattr(Watch, "__call__", watched)
+    found = done(tmp_path, steps=6, tuning={"seeds": [100], "learning_rates": [1.0, 1e-3]})
+    for arm in found.recipe.arms:
+        gone = found.outcome(f"tuning/rate1-{name(arm, 100)}")
+        assert gone.diverged is not None
+        assert gone.diverged.endswith("its weights or activations overflowed")
+        assert [point["step"] for point in gone.points] == [2], "what was seen before stays"
+        assert found.outcome(f"tuning/rate0.001-{name(arm, 100)}").diverged is None
+    assert len(found.report.rows) == 2
+
+
 def test_without_the_method_there_is_no_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     poisoned(monkeypatch, lambda arm: arm.name == "two-task")
     with pytest.raises(ValueError, match=r"too many runs diverged: two-task is left out.*Lower tuning\.learning_rates"):
@@ -505,6 +547,48 @@ def test_adapters_of_a_trained_model(tmp_path: Path) -> None:
     assert any(
         not torch.equal(one, two) for one, two in zip(student.model.parameters(), made.parameters(), strict=True)
     )
+
+
+# what does not fit a trained model
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> str:
+    """A decoder of 32 positions."""
+    model = presets.build(presets.configuration("neox-tiny", 257, 32, **NEOX), 0)
+    return str(pretrained.save(model, tokenizers.byte_tokenizer(), tmp_path / "trained"))
+
+
+def test_lessons_longer_than_a_trained_models_positions(
+    trained: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ValueError, match=r"^32 tokens to read and 24 to write: the gpt_neox has 32 positions for both"):
+        grounded(tmp_path / "out", model={"names": [trained]})
+    grounded(tmp_path / "fits", model={"names": [trained]}, lessons={"tokens": [24, 8]})
+    words = [f"model={{names: [{trained}]}}", "lessons={tokens: [32, 24]}", "--out", str(tmp_path / "again")]
+    monkeypatch.setattr(sys, "argv", ["shoestring", "run", "rationale", "smoke", *words])
+    with pytest.raises(SystemExit) as stop:
+        door.main()
+    said = capsys.readouterr().err.strip().splitlines()
+    assert stop.value.code not in (0, None)
+    assert "Traceback" not in "".join(said)
+    assert "ask for fewer" in said[-1]
+
+
+@pytest.mark.parametrize("what", ["changes", "base"])
+def test_what_is_of_presets_alone_is_refused_for_trained_models(
+    what: str, trained: str, text: str, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"model": {"names": [trained]}, "lessons": {"tokens": [24, 8]}}
+    if what == "base":
+        changes["base"] = {"text": text, "steps": 2, "batch": 2, "length": 16, "learning_rate": 1e-3}
+    else:
+        changes["model"]["changes"] = NEOX
+    with pytest.raises(
+        ValueError, match=r"^model\.changes or base with '.*trained' alone: expected a preset for them$"
+    ):
+        grounded(tmp_path / "out", **changes)
+    assert not (tmp_path / "out" / "teacher.json").exists(), "before anything is paid"
 
 
 # across processes

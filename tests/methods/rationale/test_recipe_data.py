@@ -13,7 +13,9 @@ import pytest
 
 from shoestring import config
 from shoestring.methods.rationale.chains import DIGITS, solve
+from shoestring.methods.rationale.encode import Pair
 from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.lessons import LABEL
 from shoestring.methods.rationale.recipe_data import (
     Task,
     asks,
@@ -28,6 +30,7 @@ from shoestring.methods.rationale.recipe_data import (
     way_of,
 )
 from shoestring.methods.rationale.recipe_schema import ARMS, Recipe
+from shoestring.methods.rationale.stream import Lessons
 
 DATA = Path(os.environ.get("SHOESTRING_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_data = pytest.mark.skipif(
@@ -186,6 +189,21 @@ def test_the_same_text_is_never_on_two_sides(written: Callable[..., str], tmp_pa
     assert not texts(task.dev) & texts(task.test)
 
 
+def test_an_instruction_that_rows_share_does_not_put_them_on_one_side(written: Callable[..., str]) -> None:
+    """Their first line is no premise: parts are by the whole text, and still share nothing."""
+    path = Path(written("own", 300))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for place, row in enumerate(rows):
+        row["title"] = "Is this mail wanted?" if place % 50 else f"Is mail {place} wanted?"
+        row["body"] = f"Buy {place}!"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, *rows[:30]]))
+    (task,) = of_sets(recipe(sets=[{"form": OWN, "train": str(path)}], arms=["standard", "two-task"]))
+    parts = [texts(part) for part in (task.train, task.dev, task.test)]
+    assert len(parts[0] | parts[1] | parts[2]) == sum(map(len, parts)) == 300
+    assert len(parts[0]) == pytest.approx(240, abs=45)
+    assert min(map(len, parts)) > 10
+
+
 def test_parts_do_not_hang_on_what_else_is_in_the_file(written: Callable[..., str]) -> None:
     (few,) = of_sets(recipe(sets=[{"form": "cqa", "train": written("cqa", 100)}]))
     (more,) = of_sets(recipe(sets=[{"form": "cqa", "train": written("cqa", 400)}]))
@@ -218,6 +236,11 @@ def test_tasks_have_their_names_and_steps(written: Callable[..., str]) -> None:
 def test_a_file_of_too_few_rows_is_refused(written: Callable[..., str]) -> None:
     with pytest.raises(ValueError, match=r"train\.jsonl: no rows are left for (train|dev|test): give more, or a file"):
         of_sets(recipe(sets=[{"form": "cqa", "train": written("cqa", 3)}]))
+    path = Path(written("own", 60))
+    unlabelled = [{**json.loads(line), "class": None} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in unlabelled))
+    with pytest.raises(ValueError, match=r"no rows are left for dev; none of its rows has a label: give more, or a"):
+        of_sets(recipe(sets=[{"form": OWN, "train": str(path)}], arms=["standard", "two-task"]))
     same = {"form": "cqa", "train": written("cqa", 100), "test": written("cqa", 100, 0, "test")}
     with pytest.raises(ValueError, match=r"train\.jsonl: no rows are left for test"):
         of_sets(recipe(sets=[same]))
@@ -288,6 +311,15 @@ def test_a_fraction_is_the_first_of_an_order_of_its_seed() -> None:
     assert orders[0] != orders[1]
     for fraction, count in ((0.5, 20), (0.25, 10), (0.125, 5), (0.001, 1)):
         assert task().drawn(fraction, 0) == orders[0][:count]
+
+
+@pytest.mark.parametrize("seed", [0, 1, 1000])
+def test_what_is_drawn_is_not_the_order_of_any_epoch(seed: int) -> None:
+    """Else who sees few labels would see the first ones of an epoch of who sees all."""
+    stream = Lessons({LABEL: [Pair([1], [2])]}, {LABEL: 1.0}, 1, family="decoder", pad=0, seed=seed)
+    drawn = task().drawn(1.0, seed)
+    for epoch in range(4):
+        assert drawn != [int(place) for place in stream._order(40, epoch)], epoch
 
 
 def test_all_arms_see_the_same_examples() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shoestring import config
 from shoestring.cost import Cost, Ledger
@@ -204,6 +206,34 @@ def test_where_no_formula_fits_it_is_counted(ground: Any) -> None:
     model = {"names": ["t5-tiny"], "changes": {**SMALL, "dropout_rate": 0.1}}
     (counted,) = plan(ground(model=model), Ledger(), Path("nowhere")).longer.values()
     assert counted == pytest.approx(plain, rel=0.02)
+
+
+@pytest.mark.parametrize("preset", ["t5-tiny", "neox-tiny"])
+@pytest.mark.parametrize("mode", ["mixed", "alternating"])
+@pytest.mark.parametrize("steps", [20, 100, 256, 640])
+def test_flops_over_a_few_steps_are_those_over_all(preset: str, mode: str, steps: int, ground: Any) -> None:
+    """Texts and reasons of uneven lengths; as many steps as would always hit on one of two tasks in turn."""
+    made = ground(preset, steps=steps, batch=16, lessons={"tokens": [48, 32], "mode": mode})
+    (task,) = made.tasks.values()
+    uneven = [
+        replace(one, text="x" * (place * 7 % 40), rationale="r" * (1 + place * 11 % 30))
+        for place, one in enumerate(task.train)
+    ]
+    made.tasks[task.name] = replace(task, train=uneven)
+    for arm in finals(made, plan(made, Ledger(), Path("nowhere"))):
+        if arm.seed == 0 and arm.name != ARMS[1]:
+            assert recipe_plan._step_flops(made, arm) == pytest.approx(spent(made, arm) / arm.steps, rel=0.02)
+
+
+@given(st.integers(1, 5000), st.sampled_from([8, 64]))
+def test_steps_are_spread_evenly(steps: int, most: int) -> None:
+    found = recipe_plan._spread(steps, most)
+    assert found == sorted(set(found))
+    assert len(found) == min(steps, most)
+    assert 0 <= found[0] <= found[-1] < steps
+    assert steps - found[-1] <= 2 * steps / most + 1
+    if steps > most:
+        assert sum(step % 2 for step in found) == most // 2
 
 
 def test_it_is_not_reckoned_where_nobody_asks(ground: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def outcome(score: float, name: str = "two-task", diverged: str | None = None) -
     if name == "single-task":
         del scores["accuracy, written"]
     reasons = [["What is\nit?", "it follows", "1"]] if name.startswith(("two-task", "single-task")) else []
-    return Outcome(points, scores, reasons, 40, 3.0, ledger, diverged)
+    return Outcome(points, scores, reasons, 40, 3.0, False, ledger, diverged)
 
 
 def outcomes(
@@ -150,14 +151,36 @@ def test_notes(simple: Report) -> None:
     for said in (
         # paired by seed: 20 and 10; 10 and 20
         "two-task, test accuracy in points, paired by seed: 15 ± 7 to standard; 15 ± 7 to standard, compute-matched.",
-        "standard, compute-matched: 2.50 times the steps of standard, which makes its FLOPs those of two-task.",
+        "standard, compute-matched: 2.50 times the steps of standard at most; it took 100% of the FLOPs of two-task.",
         "The teacher is the program that made the chains, behind an HTTP endpoint; it makes no mistake.",
         "Not tuned: the learning rate, 0.001 for all.",
-        "Runs went through their labels 3.00 times in the mean.",
+        "Runs went through their labels 3.00 times in the mean; 0 of 6 ended early, when dev had nothing better to",
+        "Dev, by which all arms are chosen, holds 2 (chains) labelled examples, which are in no row's cost.",
         "of 'What is / it?' the two-task student says '1', and as its reason 'it follows'.",
     ):
         assert said in notes, said
     assert "left out" not in notes
+
+
+def test_the_matched_twin_is_told_by_what_it_took() -> None:
+    """It may have ended early, at fewer FLOPs than it might have had."""
+    found = outcomes(SIMPLE)
+    for one, done in found.items():
+        done.early = one.seed == 1 and one.name != "two-task"
+        if one.name == "standard, compute-matched":
+            done.ledger["train"]["flops"] = 300 * (one.seed + 1)
+    notes = " ".join(report("r", found, chosen(), ground(), ASKED).notes)
+    assert "2.50 times the steps of standard at most; it took 56% of the FLOPs of two-task." in notes
+    assert "2 of 6 ended early, when dev had nothing better to show." in notes
+    cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
+    found = outcomes(SIMPLE, cells)
+    for one, done in found.items():
+        if one.name == "standard, compute-matched":
+            done.ledger["train"]["flops"] = 800 if one.fraction == 1.0 else 200
+    plan = chosen(cells)
+    plan.longer[cells[0]] = 2.0
+    notes = " ".join(report("r", found, plan, ground(fractions=[0.5, 1.0]), ASKED).notes)
+    assert "2.00 to 2.50 times the steps of standard at most; it took 25% to 100% of the FLOPs of two-task." in notes
 
 
 def test_facts(simple: Report) -> None:
@@ -180,8 +203,27 @@ def test_every_arm_has_a_row_and_its_note() -> None:
     notes = " ".join(found.notes)
     for name in ("two-task, shuffled reasons", "single-task", "informed", "two-task, agreeing reasons"):
         assert f"{name}: " in notes, name
+    assert "its label is judged as written, those of the others by likelihood among the options" in notes
     for name in ARMS:
         assert name == "two-task" or f" to {name}" in notes, name
+
+
+def test_the_reasons_that_agree_are_counted() -> None:
+    made, gold = ground(tasks=("A", "B")), ["1"] * 30 + ["2"] * 10
+    for name, reasoned in (("A", 40), ("B", 20)):
+        examples = [
+            Example(str(place), "1", ("1", "2"), "so" if place < reasoned else None, gold[-place - 1])
+            for place in range(40)
+        ]
+        made.tasks[name] = replace(made.tasks[name], train=examples)
+    cells = [Cell("t5-tiny", task, 1.0) for task in made.tasks]
+    scores = {name: [0.5, 0.5] for name in ("standard", "two-task", "two-task, agreeing reasons")}
+    notes = report("r", outcomes(scores, cells), chosen(cells), made, ASKED).notes
+    end = "are for a label that is not the gold one, and left out."
+    assert f"two-task, agreeing reasons: A, 10 of 40 reasons (25%) {end}" in notes
+    assert f"two-task, agreeing reasons: B, 10 of 20 reasons (50%) {end}" in notes
+    sizes = "2 (A), 2 (B)"
+    assert f"Dev, by which all arms are chosen, holds {sizes} labelled examples, which are in no row's cost." in notes
 
 
 def test_a_diverged_arm_is_left_out_and_named() -> None:
@@ -256,20 +298,29 @@ def test_cells_have_titles_and_groups(several: tuple[Report, Ground]) -> None:
 
 def test_the_fewest_labels_that_are_enough(several: tuple[Report, Ground]) -> None:
     notes = " ".join(several[0].notes)
-    # standard has 60 % with all labels; two-task 65 % with a quarter of B's, and 45 % with a quarter of A's
-    assert (
-        "B, t5-tiny: two-task is at least as good as standard with all labels (60.0%) from 25 % of the labels on"
-        in notes
+    # standard has 60 % with most labels; two-task 65 % with a quarter of B's, and 45 % with a quarter of A's
+    says, end = (
+        "two-task is at least as good as standard with most labels (60.0%) with",
+        "and no other fraction tried, by",
     )
-    assert (
-        "A, t5-tiny: two-task is at least as good as standard with all labels (60.0%) from 100 % of the labels on"
-        in notes
-    )
+    assert f"B, t5-tiny: {says} 25 %, 100 % of the labels {end} means." in notes
+    assert f"A, t5-tiny: {says} 100 % of the labels {end} means." in notes
     made = ground(fractions=[0.5, 1.0])
     cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
     found = outcomes({"standard": [0.9, 0.9], "two-task": [0.1, 0.1]}, cells)
     notes = " ".join(report("r", found, chosen(cells), made, ASKED).notes)
-    assert "chains: two-task is at least as good as standard with all labels (90.0%) with no fraction tried" in notes
+    assert "chains: two-task is at least as good as standard with most labels (90.0%) with no fraction tried" in notes
+
+
+def test_a_fraction_between_others_may_be_worse() -> None:
+    """It is not as good from the fewest on."""
+    parts = [0.125, 0.25, 0.5]
+    cells = [Cell("t5-tiny", "chains", part) for part in parts]
+    found: dict[Arm, Outcome] = {}
+    for cell, score in zip(cells, (0.7, 0.3, 0.8), strict=True):
+        found |= outcomes({"standard": [0.5, 0.7], "two-task": [score, score]}, [cell])
+    notes = " ".join(report("r", found, chosen(cells), ground(fractions=parts), ASKED).notes)
+    assert "with most labels (60.0%) with 12.5 %, 50 % of the labels and no other fraction tried" in notes
 
 
 def test_pictures_of_labels_and_of_size(several: tuple[Report, Ground]) -> None:
@@ -299,6 +350,42 @@ def test_a_diverged_arm_is_left_out_of_its_cell_alone() -> None:
     assert (
         done.notes[-1] == "20 labels (50 %): standard, compute-matched is left out, a run diverged (the loss is nan)."
     )
+
+
+@pytest.mark.parametrize("name", ["standard", "two-task"])
+@pytest.mark.parametrize("part", [0.5, 1.0])
+def test_a_cell_without_the_method_or_its_twin_is_left_out_whole(name: str, part: float) -> None:
+    made = ground(fractions=[0.5, 1.0], arms=list(SIMPLE))
+    cells = [Cell("t5-tiny", "chains", one) for one in (0.5, 1.0)]
+    found = outcomes(SIMPLE, cells)
+    lost = next(one for one in found if (one.name, one.fraction) == (name, part))
+    found[lost] = Outcome(diverged="the loss is nan")
+    done = report("r", found, chosen(cells), made, ASKED)
+    where, left = (
+        ("20 labels (50 %)", "40 labels (100 %)") if part == 0.5 else ("40 labels (100 %)", "20 labels (50 %)")
+    )
+    assert [row.name for row in done.rows] == [f"{left}: {one}" for one in SIMPLE]
+    assert {pair.twin for pair in done.pairs} == {f"{left}: {one}" for one in SIMPLE if one != "two-task"}
+    assert done.notes[-2:] == (
+        f"{where}: {name} is left out, a run diverged (the loss is nan).",
+        f"{where}: left out whole, as standard or two-task is.",
+    )
+    enough = [note for note in done.notes if "at least as good" in note]
+    assert len(enough) == (1 if part == 0.5 else 0), "with most labels there is nobody to be as good as"
+    (picture,) = done.scatters
+    assert {labels for _, labels, _ in picture.points} == {40.0 if part == 0.5 else 20.0}
+
+
+def test_a_set_of_which_nothing_is_left_has_no_picture() -> None:
+    made = ground(tasks=("A", "B"), fractions=[0.5, 1.0], model={"names": ["t5-tiny", "t5-1m"]}, arms=list(SIMPLE))
+    cells = [Cell(model, task, part) for model in made.recipe.model.names for task in "AB" for part in (0.5, 1.0)]
+    found = outcomes(SIMPLE, cells)
+    for one in found:
+        if one.task == "A" and one.name == "two-task":
+            found[one] = Outcome(diverged="the loss is nan")
+    done = report("r", found, chosen(cells), made, ASKED)
+    assert {row.group[0] for row in done.rows} == {"B"}
+    assert {one.title for one in done.scatters} == {"B, t5-tiny", "B, t5-1m", "B"}
 
 
 # to a page

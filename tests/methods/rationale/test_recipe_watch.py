@@ -185,15 +185,16 @@ def test_accuracy_by_hand() -> None:
     examples = [
         Example("1", "Mount Dovre", options),
         Example("2", "bridge", options),
-        Example("3", "(1 + 2)"),
-        Example("4", "(1 + 2)"),
+        Example("3", "(1 + 2)", expression=True),
+        Example("4", "(1 + 2)", expression=True),
         Example("5", "some words"),
         Example("6", None, options),
         Example("7", "yes"),
+        Example("8", "5/6"),
     ]
-    student = said("mount dovre.", "Mount Dovre", "(2 + 1)", "(2 + 2)", "Some  Words.", "bridge", "")
-    assert accuracy(student, examples) == 3 / 7
-    assert accuracy(student, examples, free=True) == 3 / 7
+    student = said("mount dovre.", "Mount Dovre", "(2 + 1)", "(2 + 2)", "Some  Words.", "bridge", "", "10/12")
+    assert accuracy(student, examples) == 3 / 8
+    assert accuracy(student, examples, free=True) == 3 / 8
     assert cast("Said", student).free == [False, True]
 
 

@@ -12,6 +12,8 @@ import pytest
 from shoestring.methods.rationale import rows
 from shoestring.methods.rationale.rows import Row
 
+TORN = gzip.compress(b'{"a": 1}\n' * 9, mtime=0)[:-9]
+
 
 def write(folder: Path, content: str | bytes, name: str = "a.jsonl") -> Path:
     file = folder / name
@@ -22,7 +24,7 @@ def write(folder: Path, content: str | bytes, name: str = "a.jsonl") -> Path:
 def test_rows_of_a_file(tmp_path: Path) -> None:
     found = list(rows.read(write(tmp_path, '\ufeff{"a": 1}\n\n{"a": "é"}')))
     assert [(row.cells, row.place.rsplit(":")[-1]) for row in found] == [({"a": 1}, "1"), ({"a": "é"}, "3")]
-    packed = write(tmp_path, gzip.compress(b'{"a": 1}\n'), "b.jsonl.gz")
+    packed = write(tmp_path, gzip.compress(b'{"a": 1}\n', mtime=0), "b.jsonl.gz")
     assert [row.cells for row in rows.read(str(packed))] == [{"a": 1}]
 
 
@@ -39,7 +41,11 @@ def test_rows_of_memory() -> None:
         (b'{"a": "\xff"}', "a.jsonl", r"a\.jsonl: not UTF-8 at byte 7"),
         ("a,b\n1,2\n", "a.csv", r"a\.csv: expected a file that ends in \.jsonl or \.jsonl\.gz"),
         ("{}", "a.jsonl.gz", r"a\.jsonl\.gz: the gzip file is damaged or cut short"),
-        (gzip.compress(b'{"a": 1}\n' * 9)[:-9], "a.jsonl.gz", r"a\.jsonl\.gz: the gzip file is damaged or cut short"),
+        (
+            gzip.compress(b'{"a": 1}\n' * 9, mtime=0)[:-9],
+            "a.jsonl.gz",
+            r"a\.jsonl\.gz: the gzip file is damaged or cut short",
+        ),
     ],
 )
 def test_files_that_are_refused(tmp_path: Path, content: str | bytes, name: str, message: str) -> None:

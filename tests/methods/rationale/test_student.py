@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from shoestring import files
 from shoestring.cost import flops
 from shoestring.data.tokenizers import byte_tokenizer
 from shoestring.methods.rationale import student as room
@@ -78,6 +79,14 @@ def test_of_equals_it_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "likelihoods", lambda *_: [[-2.0, -1.0, -1.0]])
     (found,) = student().answers([EXAMPLES[1]])
     assert found == Answer("b", pytest.approx(1 / (2 + 2.718281828**-1)), None)
+
+
+def test_options_that_are_one_to_the_student_are_refused() -> None:
+    """It can write eight tokens, the end among them."""
+    example = Example("Which?", options=("the sky is red", "the sky is blue"))
+    assert len(student().answers([example], free=True)) == 1
+    with pytest.raises(ValueError, match=r"the option 'the sky is blue' is the same to this student as 'the sky is r"):
+        student().answers([example])
 
 
 def test_very_unlikely_options_still_have_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +266,30 @@ def test_a_student_is_saved_in_the_place_of_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"also holds mine\.txt, which saving would remove"):
         student().save(tmp_path / "student")
     assert Student.load(tmp_path / "student").taught.way == "two-task", "what was there is as it was"
+
+
+def test_the_place_of_a_student_is_taken_at_once_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped at any write or rename, what lies there is a whole student, the old or the new one."""
+    folder = student(way="standard").save(tmp_path / "student")
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    for place, name in ((files, "replace"), (Path, "rename")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, stopped)
+            with pytest.raises(KeyboardInterrupt):
+                student(way="two-task").save(folder)
+        assert Student.load(folder).taught.way == "standard"
+
+
+def test_how_rows_become_texts_stays_for_who_was_taught_the_same(tmp_path: Path) -> None:
+    folder = student(way="standard").save(tmp_path / "student")
+    (folder / "form.json").write_text("told")
+    student(way="standard").save(folder)
+    assert (folder / "form.json").read_text() == "told"
+    student(way="two-task").save(folder)
+    assert not (folder / "form.json").exists()
 
 
 def test_other_folders_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,9 @@ OPTIONS = ("yes", "no")
 def student(tmp_path) -> Path:
     shape = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
     model = presets.build(presets.configuration("neox-tiny", 257, 128, **shape), 0)
-    Student.of(model, byte_tokenizer(), Taught("standard", options=OPTIONS, source_tokens=64)).save(tmp_path / "s")
+    Student.of(model, byte_tokenizer(), Taught("standard", options=OPTIONS, source_tokens=64, target_tokens=32)).save(
+        tmp_path / "s"
+    )
     remember(Form(("question",), options=OPTIONS), tmp_path / "s")
     return tmp_path / "s"
 

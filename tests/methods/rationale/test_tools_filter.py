@@ -92,6 +92,16 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(filtered, tmp_path, words,
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
 
 
+def test_rows_that_nobody_labelled_but_gold(call, rows_file, tmp_path):
+    """A reason that somebody wrote is not one for another label."""
+    rows_file([{"text": "2+3", "label": "5", "why": "Two and three are five."}])
+    words = ("--rationale", "why", "--agrees")
+    found = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words)
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert "no row has a teacher's label, which --agrees compares: name it by --teacher-label" in found.err
+    assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
 def test_data_without_reasons(call, rows_file, tmp_path):
     rows_file([{"text": "a", "label": "b"}])
     found = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", "--agrees")

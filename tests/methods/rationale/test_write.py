@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -13,9 +12,9 @@ from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig
 
 from shoestring.data.tokenizers import byte_tokenizer
-from shoestring.methods.rationale import write as writing
+from shoestring.methods.rationale import together
 from shoestring.methods.rationale.encode import Coder, batch, family
-from shoestring.methods.rationale.write import likelihoods, write
+from shoestring.methods.rationale.write import NotFiniteError, likelihoods, write
 from shoestring.models import presets, seq2seq
 
 END = 256
@@ -113,18 +112,6 @@ def test_nothing_to_say(model: nn.Module) -> None:
     assert write(model, coder(model), [], 4) == []
 
 
-def test_rows_go_together_by_options_and_length() -> None:
-    sizes = [(3, 2), (9, 1), (5, 2), (2, 1), (5, 2)]
-    assert [*writing._batches(sizes)] == [[1, 3], [2, 4, 0]]
-    assert [*writing._batches([])] == []
-
-
-@pytest.mark.parametrize(("most", "expected"), [(20, [[1, 3], [2, 4], [0]]), (9, [[1], [3], [2], [4], [0]])])
-def test_no_more_is_read_at_once_than_fits(most: int, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "_TOKENS", most)
-    assert [*writing._batches([(3, 2), (9, 1), (5, 2), (2, 1), (5, 2)])] == expected
-
-
 # against a slow reference
 
 
@@ -209,13 +196,15 @@ def test_writing_ends_with_the_end_of_text(model: nn.Module) -> None:
     ),
     st.sampled_from(NAMES),
     st.integers(16, 400),
+    st.integers(257, 257 * 30),
 )
-def test_however_rows_are_put_together(rows: list[tuple[int, list[int]]], name: str, most: int) -> None:
+def test_however_rows_are_put_together(rows: list[tuple[int, list[int]]], name: str, most: int, logits: int) -> None:
     model, one = MODELS[name], coder(MODELS[name])
     sources = one.sources(["abcdefghij klmnopqrst uvwxyz"[:size] for size, _ in rows])
     options = [one.targets(["maybe"[:size] for size in sizes]) for _, sizes in rows]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "_TOKENS", most)
+        patch.setattr(together, "_TOKENS", most)
+        patch.setattr(together, "_LOGITS", logits)
         found = likelihoods(model, one, sources, options)
         said = write(model, one, sources, 3)
     for place, (source, targets) in enumerate(zip(sources, options, strict=True)):
@@ -227,14 +216,33 @@ def test_however_rows_are_put_together(rows: list[tuple[int, list[int]]], name: 
     assert said == [write(model, one, [source], 3)[0] for source in sources]
 
 
+def test_logits_that_fill_the_memory_are_not_made_at_once(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 257 tokens, no more than forty rows of them: one source's twelve options of eleven go in four parts."""
+    one, made = coder(model), []
+    sources, options = one.sources(["Is it?"] * 3), [one.targets([f"option {n:03}" for n in range(12)])] * 3
+    whole = likelihoods(model, one, sources, options)
+    monkeypatch.setattr(together, "_LOGITS", 257 * 40)
+    hook = model.get_output_embeddings().register_forward_hook(lambda *held: made.append(held[2].numel()))
+    try:
+        found = likelihoods(model, one, sources, options)
+    finally:
+        hook.remove()
+    assert max(made) <= 257 * 40
+    for line, expected in zip(found, whole, strict=True):
+        assert line == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_model_that_overflowed_is_refused(model: nn.Module) -> None:
     one, head = coder(model), model.get_output_embeddings()
     before = head.weight.detach().clone()
     with torch.no_grad():
         head.weight[5] = float("nan")
     try:
-        with pytest.raises(ValueError, match=r"a student's log-likelihoods are .*nan.*: its weights or activations"):
+        with pytest.raises(
+            NotFiniteError, match=r"log-likelihoods are .*nan.*weights or activations overflowed$"
+        ) as told:
             likelihoods(model, one, one.sources(["x"]), [one.targets(["a"])])
+        assert isinstance(told.value, ValueError)
     finally:
         with torch.no_grad():
             head.weight.copy_(before)

@@ -22,7 +22,7 @@ from shoestring.models.teacher.loopback import Exchange
 from shoestring.models.teacher.words import Parameters, Question, Reply
 
 ERRORS = ("500", "502", "503", "408", "409", "429", "429 until", "hang up", "reset")  # nothing was made
-LOST = ("too long", "half a chunk", "garbage", "no choices", "empty", "null", "negative", "504")  # and is made again
+LOST = ("too long", "half a chunk", "garbage", "no choices", "empty", "504")  # and is made again
 FAULTS = (*ERRORS, *LOST, "slow")
 
 
@@ -76,10 +76,6 @@ class Failing(Exchange):
             del said["choices"]
         elif fault == "empty":
             said["choices"] = []
-        elif fault == "null":
-            said["choices"][0]["message"]["content"] = None
-        elif fault == "negative":
-            said["usage"]["prompt_tokens"] = -1
         garbage = {"garbage": b"<html>busy</html>", "504": b"upstream"}
         self.give(504 if fault == "504" else 200, garbage.get(fault) or json.dumps(said).encode())
 

@@ -24,7 +24,7 @@ from shoestring.models.teacher.asking import Asked, Paid, ask, ask_all
 from shoestring.models.teacher.budget import Budget
 from shoestring.models.teacher.endpoint import Endpoint
 from shoestring.models.teacher.limits import Limits
-from shoestring.models.teacher.loopback import serving
+from shoestring.models.teacher.loopback import Exchange, serving
 from shoestring.models.teacher.words import Parameters, Question, Reply, key
 
 PARAMETERS = Parameters(max_tokens=50)
@@ -165,6 +165,22 @@ def test_a_budget_holds_on_a_server_that_fails_in_every_way(store, questions, fa
             assert paid == asked.total.tokens <= served.tokens
 
 
+def test_a_server_that_writes_a_long_prompt_around_ours_passes_the_budget_by_one_request_at_most(store, questions):
+    """Nobody can know of it before the first answer: nothing else is sent until that is there."""
+
+    class Wordy(Exchange):
+        def complete(self, body: dict[str, Any]) -> None:
+            body["messages"].insert(0, {"role": "system", "content": "word " * 1000})
+            super().complete(body)
+
+    with serving(upper, exchange=Wordy) as served:
+        budget = Budget(tokens=8000)
+        asked = ask(questions(100), Endpoint("m", served.url), PARAMETERS, store, budget=budget, concurrency=32)
+        assert served.requests == 1
+        assert "cannot be kept to" in (asked.stopped or "")
+        assert asked.paid.tokens == served.tokens
+
+
 def test_nobody_there_is_one_line(store, questions):
     with serving(upper) as served:
         url = served.url
@@ -235,6 +251,34 @@ def test_killed_ten_times_at_any_moment_and_gone_on_with(tmp_path, failing):
         assert paid <= count - kept[-1]
         with Answers(path) as store:
             assert len(store) == count
+
+
+class Heedless(Exchange):
+    """A server that answers a repeated key anew, as most do."""
+
+    def complete(self, body: dict[str, Any]) -> None:
+        time.sleep(0.02)
+        del self.headers["Idempotency-Key"]
+        super().complete(body)
+
+
+def test_killed_ten_times_before_a_server_that_heeds_no_key(tmp_path):
+    """Every answer once, and what was paid for in vain is what was in flight at the kills, which is told."""
+    path, count, chance = tmp_path / "answers.sqlite", 200, random.Random(3)
+    keys = [key(Question(f"q{n}", (("user", f"question {n}"),)), "m", PARAMETERS) for n in range(count)]
+    with serving(upper, exchange=Heedless) as served:
+        for _ in range(10):
+            with client(path, served.url, count) as killed:
+                time.sleep(chance.uniform(0, 0.15))
+                killed.kill()
+        with client(path, served.url, count) as last:
+            texts, _, requests, tokens, failed, stopped = json.loads(last.communicate()[0])
+        assert texts == [f"QUESTION {number}" for number in range(count)]
+        assert (failed, stopped, requests) == ({}, None, count)
+        with Answers(path) as store:
+            unknown = store.lost(keys).unknown
+        assert 0 < served.requests - count <= unknown <= 10 * 32
+        assert served.tokens > tokens
 
 
 def test_after_a_kill_it_is_known_how_many_may_have_been_paid_for(tmp_path, questions):

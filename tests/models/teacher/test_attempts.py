@@ -79,14 +79,28 @@ def test_a_question_that_fails_again_and_again_fails_alone(scripted, store, ques
     assert asked.paid.requests == 79
 
 
-@pytest.mark.parametrize(("heard", "most"), [(False, 1), (True, 3)])
+@pytest.mark.parametrize(("heard", "most"), [(False, 1), (True, 10)])
 def test_a_server_that_answers_nothing_ends_it_in_one_line(scripted, store, questions, heard, most):
     teacher = scripted(raising(Unanswered("http://x cannot be reached", heard=heard)))
     said = r"^http://x cannot be reached \(4 attempts\): is the server up\? Nothing was answered meanwhile; 0 of 1,000 "
     with pytest.raises(ValueError, match=said):
         ask(questions(1000), teacher, PARAMETERS, store, limits=FAST, concurrency=4)
     assert sum(count == 4 for count in teacher.asked.values()) <= most + 4
-    assert len(teacher.asked) < 20
+    assert len(teacher.asked) < 30
+
+
+def test_hard_questions_in_a_row_do_not_end_it(scripted, store, questions):
+    """As those that the server fails on again and again, one after the other, while it is well."""
+
+    def answer(question, before):
+        if question.name in ("q2", "q3", "q4", "q5"):
+            raise Unanswered("HTTP 500")
+        return "yes"
+
+    for _ in range(2):
+        asked = ask(questions(8), scripted(answer), PARAMETERS, store, limits=FAST, concurrency=1)
+        assert list(asked.failed) == ["q2", "q3", "q4", "q5"]
+        assert len(store) == 4
 
 
 def test_a_few_questions_that_all_fail_are_told_one_by_one(scripted, store, questions):
@@ -176,7 +190,7 @@ def test_being_asked_to_wait_is_no_failure_while_others_are_answered(scripted, s
 def test_being_asked_to_wait_for_ever_is_a_failure(scripted, store, questions):
     teacher = scripted(raising(Unanswered("HTTP 429: your money is spent", wait=0.0)))
     with pytest.raises(ValueError, match=r"your money is spent \([0-9]+ attempts\)"):
-        ask(questions(9), teacher, PARAMETERS, store, limits=replace(FAST, patience=0.1))
+        ask(questions(30), teacher, PARAMETERS, store, limits=replace(FAST, patience=0.1))
     assert teacher.sent[-1][0] - teacher.sent[0][0] >= 0.1
 
 

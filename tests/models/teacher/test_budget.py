@@ -15,7 +15,7 @@ def reply(prompt: int, completion: int, replayed: bool = False) -> Reply:
 
 
 def hold(purse: Purse, prompt: int, completion: int) -> Taken | None:
-    return asyncio.run(purse.hold(lambda: Taken(prompt, completion)))
+    return asyncio.run(purse.hold(lambda: Taken(prompt, completion), lambda: False))
 
 
 def test_money_by_hand():
@@ -47,12 +47,12 @@ def test_the_next_waits_for_those_in_flight_and_not_for_nobody():
 
     async def all_of_it() -> list[str]:
         told: list[str] = []
-        held = await purse.hold(lambda: Taken(90, 0))
+        held = await purse.hold(lambda: Taken(90, 0), lambda: False)
         assert held is not None
         bound = [50]
 
         async def second() -> None:
-            got = await purse.hold(lambda: Taken(bound[0], 0))
+            got = await purse.hold(lambda: Taken(bound[0], 0), lambda: False)
             told.append(f"second got {got}")
 
         task = asyncio.create_task(second())
@@ -63,7 +63,7 @@ def test_the_next_waits_for_those_in_flight_and_not_for_nobody():
         purse.release(held)
         await task
         purse.release(Taken(40, 0))
-        told.append(str(await purse.hold(lambda: Taken(41, 0))))
+        told.append(str(await purse.hold(lambda: Taken(41, 0), lambda: False)))
         return told
 
     assert asyncio.run(all_of_it()) == ["first is paid", f"second got {Taken(40, 0)}", "None"]

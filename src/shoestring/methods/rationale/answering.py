@@ -10,6 +10,8 @@ from typing import NamedTuple, Protocol
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.lessons import Taught, source_of
 
+_SHOWN = 60  # characters of an option
+
 
 class Answer(NamedTuple):
     """What a student says of an example.
@@ -63,7 +65,7 @@ def answers(student: Says, examples: Sequence[Example], reasons: bool = False, f
     chosen = [row for row, options in enumerate(given) if options]
     written = [row for row, options in enumerate(given) if not options]
     labels: dict[int, tuple[str, float | None]] = {}
-    tokens = {options: coder.targets(options) for options in set(given) if options}
+    tokens = {options: _told_apart(student, options) for options in set(given) if options}
     lines = student.likelihoods([sources[row] for row in chosen], [tokens[given[row]] for row in chosen])
     for row, line in zip(chosen, lines, strict=True):
         best = max(range(len(line)), key=line.__getitem__)  # the first of equals
@@ -93,6 +95,24 @@ def stream(
     reading = iter(examples)
     while some := list(islice(reading, batch_size)):
         yield from answers(student, some, reasons, free)
+
+
+def _told_apart(student: Says, options: Sequence[str]) -> list[list[int]]:
+    """Options as ids. Raises ValueError where two are the same to the student, which would always take the first."""
+    found = student.coder.targets(options)
+    seen: dict[tuple[int, ...], str] = {}
+    for option, ids in zip(options, found, strict=True):
+        other = seen.setdefault(tuple(ids), option)
+        if other != option:
+            raise ValueError(
+                f"the option {_brief(option)} is the same to this student as {_brief(other)}: of each it can write "
+                f"{student.taught.target_tokens} tokens at most: shorten the options, or train it to write more"
+            )
+    return found
+
+
+def _brief(option: str) -> str:
+    return repr(option if len(option) <= _SHOWN else option[: _SHOWN - 1] + "…")
 
 
 def _room(student: Says, options: Sequence[Sequence[str]]) -> int:

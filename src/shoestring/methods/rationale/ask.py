@@ -61,6 +61,7 @@ def ask_about(
     warmth = chosen.temperature if temperature is None else temperature
     if samples < 1 or (samples > 1 and warmth == 0):
         raise ValueError(f"{samples} samples at temperature {warmth:g}: expected one, or a temperature above zero")
+    _answerable(examples, prompt)
     parameters = Parameters(chosen.max_tokens, warmth, stop=chosen.stop, seed=seed)
     questions = [
         Question(_name(place, example), prompts.messages(prompt, example, told), sample)
@@ -77,6 +78,18 @@ def ask_about(
     return Read(found, every, counts(one for parsed in every for one in parsed if one is not None), asked)
 
 
+def _answerable(examples: Sequence[Example], prompt: prompts.Prompt) -> None:
+    """Refuse before anything is paid for what no answer could be read of."""
+    if prompt.rules.label != "option":
+        return
+    for place, example in enumerate(examples):
+        if not prompts.choices(prompt, example):
+            raise ValueError(
+                f"{_name(place, example)} has no options, of which the prompt {prompt.name} reads one: name the column "
+                "that lists them, or the options of all rows"
+            )
+
+
 def _taught(example: Example, parsed: Sequence[Parsed], prompt: prompts.Prompt, samples: int, told: bool) -> Example:
     if not parsed:
         return example
@@ -85,7 +98,8 @@ def _taught(example: Example, parsed: Sequence[Parsed], prompt: prompts.Prompt, 
         read = said.problem is None
         reason, label = (said.rationale, said.label) if read else (None, None)
         return replace(example, rationale=reason, teacher_label=label, agreement=None, told=told)
-    voted = vote(parsed, prompts.choices(prompt, example))
+    expression = prompt.rules.label == "expression"
+    voted = vote(parsed, prompts.choices(prompt, example), asked=samples, expression=expression)
     agreement = voted.agreement if voted.votes else None
     return replace(example, rationale=voted.rationale, teacher_label=voted.label, agreement=agreement, told=told)
 

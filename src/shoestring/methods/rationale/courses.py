@@ -6,14 +6,11 @@ R rows, S source tokens, T target tokens, V vocabulary
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-_TOKENS = 16384  # read at once, padding included
 
 
 class Course(ABC):
@@ -113,14 +110,17 @@ def _likeliest(logits: NDArray[np.float32]) -> NDArray[np.int64]:
 def begun(sessions: Sequence[Any], sources: Sequence[Sequence[int]], filling: int, begin: int) -> Course:
     """Sources, read: by an encoder and to be written on by a decoder, where there are two; else by the one.
 
-    filling  what stands before short ones; begin, the id that targets are written after, where there are two
+    filling  what fills short ones up; begin, the id that targets are written after, where there are two
+    An encoder's begin together, as in training: BART's, say, takes each column for a position, whatever the mask.
+    A decoder's end together, as what is written goes on from the last column.
     """
     width = max(map(len, sources))
     ids = np.full((len(sources), width), filling, dtype=np.int64)
     mask = np.zeros_like(ids)
     for row, source in enumerate(sources):
-        ids[row, width - len(source) :] = source
-        mask[row, width - len(source) :] = 1
+        first = width - len(source) if len(sessions) == 1 else 0
+        ids[row, first : first + len(source)] = source
+        mask[row, first : first + len(source)] = 1
     if len(sessions) == 1:
         return _On(sessions[0], mask, ids)
     return _After(sessions[1], mask, begin, sessions[0].run(None, {"input_ids": ids, "attention_mask": mask}))
@@ -143,17 +143,3 @@ def padded(rows: Sequence[Sequence[int]], filling: int) -> NDArray[np.int64]:
     for place, row in enumerate(rows):
         found[place, : len(row)] = row
     return found
-
-
-def batches(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-    """Rows in batches of at most so many tokens, the longest first; those of one batch have as many options.
-
-    sizes  of each row: its source's tokens, and its options
-    """
-    order = sorted(range(len(sizes)), key=lambda row: (sizes[row][1], -sizes[row][0], row))
-    for options, alike in groupby(order, key=lambda row: sizes[row][1]):
-        rows = [*alike]
-        while rows:
-            most = max(1, _TOKENS // max(1, sizes[rows[0]][0] * options))
-            yield rows[:most]
-            rows = rows[most:]

@@ -121,7 +121,7 @@ def example(row: Row, form: Form, reasons: Reasons = "teacher") -> Example:
     options = form.options if isinstance(form.options, tuple) else row.listed(form.options)
     body = text({name: row.filled(name) for name in form.columns}, () if fixed else options)
     label = None if form.label is None else _gold(row, form.label, options, form.expression)
-    found = Example(body, label, options, record=dict(row.cells))
+    found = Example(body, label, options, record=dict(row.cells), expression=form.expression)
     if reasons == "human" and form.human is not None:
         return replace(found, rationale=row.said(form.human), teacher_label=label, told=True)
     if reasons == "none":

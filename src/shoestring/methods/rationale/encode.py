@@ -47,6 +47,19 @@ def family(model: nn.Module) -> Family:
     return "encoder-decoder" if language_model(model).config.is_encoder_decoder else "decoder"
 
 
+def check_room(model: nn.Module, source_tokens: int, target_tokens: int) -> None:
+    """Raises ValueError where a model cannot read and write so many tokens: its positions end before."""
+    config = language_model(model).config
+    most = getattr(config, "max_position_embeddings", None)
+    both = config.is_encoder_decoder  # each side has positions of its own
+    needed = max(source_tokens, target_tokens) if both else source_tokens + target_tokens
+    if most is not None and needed > most:
+        raise ValueError(
+            f"{source_tokens} tokens to read and {target_tokens} to write: the {config.model_type} has {most} positions"
+            f"{' a side' if both else ' for both together'}: ask for fewer"
+        )
+
+
 @dataclass(frozen=True)
 class Coder:
     """Turns lessons into ids. Letters of special tokens within a text stay letters.
@@ -67,8 +80,10 @@ class Coder:
 
     def pairs(self, lessons: Sequence[Lesson]) -> list[Pair]:
         sources = self.sources([lesson.source for lesson in lessons])
-        targets = self.targets([lesson.target for lesson in lessons])
-        return [Pair(source, target) for source, target in zip(sources, targets, strict=True)]
+        bodies = self._encoded([lesson.target for lesson in lessons])
+        endings = self._encoded([lesson.ending for lesson in lessons])
+        parts = zip(sources, bodies, endings, strict=True)
+        return [Pair(source, self._ended(body, ending)) for source, body, ending in parts]
 
     def sources(self, texts: Sequence[str]) -> list[list[int]]:
         """An encoder's source ends with the end of text; a decoder's with a new line, before what it is to write."""
@@ -78,8 +93,7 @@ class Coder:
         return [[*start, *_middle_out(ids, room), *end] for ids in self._encoded(texts)]
 
     def targets(self, texts: Sequence[str]) -> list[list[int]]:
-        room = self.target_tokens - 1
-        return [[*ids[:room], self.end] for ids in self._encoded(texts)]
+        return [self._ended(ids, []) for ids in self._encoded(texts)]
 
     def text(self, ids: Sequence[int]) -> str:
         """What was written, up to the end of text."""
@@ -92,6 +106,11 @@ class Coder:
     def end(self) -> int:
         """The id that ends a text, and that batches are padded with."""
         return int(self.tokenizer.eos_token_id)
+
+    def _ended(self, body: list[int], ending: list[int]) -> list[int]:
+        """What fits of the body before its ending and the end of text."""
+        room = self.target_tokens - 1
+        return [*body[: max(0, room - len(ending))], *ending[:room], self.end]
 
     def __getstate__(self) -> dict[str, Any]:
         """The fields alone: what was made ready of them is made again."""

@@ -11,9 +11,10 @@ from typing import Any
 
 from shoestring.methods.rationale import answering
 from shoestring.methods.rationale.answering import Answer
-from shoestring.methods.rationale.courses import Course, batches, begun, log_likelihoods, padded
+from shoestring.methods.rationale.courses import Course, begun, log_likelihoods, padded
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.lessons import Taught, Wording
+from shoestring.methods.rationale.together import Ids, Size, batches, scored
 
 KEY, VERSION = "shoestring", 1  # of what a graph's file says of its student
 _MEND = "export the student again"
@@ -118,21 +119,21 @@ class Exported:
         self, sources: Sequence[Sequence[int]], options: Sequence[Sequence[Sequence[int]]]
     ) -> list[list[float]]:
         """The log-likelihood of each option of each source, its end of text included, in nats."""
-        found: list[list[float]] = [[] for _ in sources]
-        for rows in batches([(len(source), len(options[row])) for row, source in enumerate(sources)]):
-            each = len(options[rows[0]])
-            targets = padded([target for row in rows for target in options[row]], self.coder.end)
-            written = padded([[1] * len(target) for row in rows for target in options[row]], 0)
-            logits = self._begun([sources[row] for row in rows]).repeated(each).logits(targets)
-            nats = log_likelihoods(logits, targets, written).reshape(len(rows), each)
-            for row, line in zip(rows, nats.tolist(), strict=True):
-                found[row] = line
-        return found
+
+        def score(some: list[Ids], options: list[Sequence[Ids]]) -> list[list[float]]:
+            each = len(options[0])
+            targets = padded([target for targets in options for target in targets], self.coder.end)
+            written = padded([[1] * len(target) for targets in options for target in targets], 0)
+            logits = self._begun(some).repeated(each).logits(targets)
+            lines: list[list[float]] = log_likelihoods(logits, targets, written).reshape(len(some), each).tolist()
+            return lines
+
+        return scored(sources, options, self._vocabulary, score)
 
     def write(self, sources: Sequence[Sequence[int]], tokens: int) -> list[str]:
         """What the student writes, greedily, up to the end of text or so many tokens."""
         found = [""] * len(sources)
-        for rows in batches([(len(source), 1) for source in sources]):
+        for rows in batches([Size(len(source)) for source in sources], self._vocabulary):
             course = self._begun([sources[row] for row in rows])
             written = [course.next()]
             ended = written[0] == self.coder.end
@@ -142,6 +143,11 @@ class Exported:
             for place, row in enumerate(rows):
                 found[row] = self.coder.text([int(ids[place]) for ids in written])
         return found
+
+    @property
+    def _vocabulary(self) -> int:
+        """As the graph that writes says it of its logits."""
+        return int(self.sessions[-1].get_outputs()[0].shape[-1])
 
     def _begun(self, sources: Sequence[Sequence[int]]) -> Course:
         return begun(self.sessions, sources, self.coder.end, self.begin)

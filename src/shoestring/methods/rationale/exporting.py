@@ -58,14 +58,16 @@ def export(student: Student, path: Path, notes: Mapping[str, Any] | None = None,
     try:
         with evaluating(model), _quietly():
             _write_all(model, student.coder.family, partial / path.name, told)
-            if int8:
-                _in_eight_bits(partial)
         difference = _difference(student, partial / path.name)
-        if not int8 and not difference <= TOLERANCE:
+        if not difference <= TOLERANCE:
             raise ValueError(
                 f"the graph of a {type(model).__name__} differs from it by {difference:.2g} of a log-likelihood: this "
                 "model cannot be exported; torch is needed to answer with it"
             )
+        if int8:
+            with _quietly():
+                _in_eight_bits(partial)
+            difference = _difference(student, partial / path.name)
         names = sorted((one.name for one in partial.iterdir()), key=lambda name: (name == path.name, name))
         for name in names:  # the one that is loaded by name comes last
             (partial / name).replace(path.with_name(name))

@@ -149,7 +149,7 @@ def _agrees(examples: Sequence[Example]) -> Judged:
     def agreeing(one: Example) -> bool:
         if one.rationale is None or one.label is None:
             return True
-        return one.teacher_label is not None and labels.same(one.label, one.teacher_label, one.options)
+        return one.teacher_label is not None and labels.same(one.label, one.teacher_label, one.options, one.expression)
 
     return [one if agreeing(one) else None for one in examples]
 

@@ -37,13 +37,16 @@ def match(text: str, options: Sequence[str]) -> str | None:
     return None
 
 
-def same(first: str, second: str, options: Sequence[str] = ()) -> bool:
-    """Whether two labels are one: of the options the same, else alike in words, or expressions of the same value."""
+def same(first: str, second: str, options: Sequence[str] = (), expression: bool = False) -> bool:
+    """Whether two labels are one: of the options the same, else alike in words, or by value where they are expressions.
+
+    Dates, scores and ratios look like expressions and are none: who asks has to say so.
+    """
     if options:
         one, other = match(first, options), match(second, options)
         if one is not None or other is not None:
             return one == other
-    return folded(first) == folded(second) or (not options and arithmetic.same(first, second))
+    return folded(first) == folded(second) or (expression and arithmetic.same(first, second))
 
 
 def tokens(text: str) -> list[str]:

@@ -16,14 +16,16 @@ from shoestring.methods.rationale.examples import Example
 Way = Literal["standard", "distilled", "two-task", "single-task", "informed"]
 WAYS: tuple[Way, ...] = ("standard", "distilled", "two-task", "single-task", "informed")
 LABEL, RATIONALE = "label", "rationale"
+SHUFFLE = 1 << 63  # beside a seed, where streams have the number of an epoch
 KEPT = "rationale.json"
 
 
 class Lesson(NamedTuple):
-    """What is read and what is to be written."""
+    """What is read and what is to be written: `target`, of which too long an end is cut, and `ending`, which stays."""
 
     source: str
     target: str
+    ending: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,11 @@ def lessons(examples: Sequence[Example], way: Way, wording: Wording) -> dict[str
             found.setdefault(RATIONALE, []).append(Lesson(source, example.rationale))
         if answer is None or (way in ("single-task", "informed") and not example.rationale):
             continue
-        target = f"{example.rationale}{wording.answer}{answer}" if way == "single-task" else answer
-        found[LABEL].append(Lesson(source_of(example, way, wording), target))
+        source = source_of(example, way, wording)
+        if way == "single-task":
+            found[LABEL].append(Lesson(source, example.rationale or "", wording.answer + answer))
+        else:
+            found[LABEL].append(Lesson(source, answer))
     for task, there in {**{RATIONALE: []}, **found}.items():
         if not there and (task == LABEL or way == "two-task"):
             lacking = f"{LABEL} and a {RATIONALE}" if way in ("single-task", "informed") else task
@@ -133,7 +138,7 @@ def shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
     places = [place for place, example in enumerate(examples) if example.rationale]
     if len(places) < 2:
         raise ValueError(f"{len(places)} reasons cannot be shuffled: expected two or more")
-    order = np.argsort(np.random.Philox(key=np.array([seed, 1], dtype=np.uint64)).random_raw(len(places)))
+    order = np.argsort(np.random.Philox(key=np.array([seed, SHUFFLE], dtype=np.uint64)).random_raw(len(places)))
     found = list(examples)
     # a ring: nobody keeps its own
     for place, after in zip(order, np.roll(order, 1), strict=True):

@@ -63,13 +63,12 @@ class Prompt:
     parameters: Parameters = Parameters()
 
 
-def messages(prompt: Prompt, example: Example, told: bool = False, turns: bool = False) -> tuple[tuple[str, str], ...]:
-    """What to send to the teacher, as (role, text).
+def messages(prompt: Prompt, example: Example, told: bool = False) -> tuple[tuple[str, str], ...]:
+    """What to send to the teacher, as (role, text): one user message, which every server takes, those of models that
+    never learnt to converse too.
 
-    told   whether it is told the gold label, for which it then finds a reason (Zelikman et al. 2022, STaR, call it
-           rationalization); such reasons may give the label away, so mark the example as told
-    turns  whether demonstrations are turns of a conversation; otherwise one user message holds all, which every
-           server takes, those of models that never learnt to converse too
+    told  whether it is told the gold label, for which it then finds a reason (Zelikman et al. 2022, STaR, call it
+          rationalization); such reasons may give the label away, so mark the example as told
     Raises ValueError where a template names a column that the example's record lacks, or there is no label to tell.
     """
     if told and prompt.told is None:
@@ -81,12 +80,7 @@ def messages(prompt: Prompt, example: Example, told: bool = False, turns: bool =
     held = places(example.text, _columns(prompt, template, example), choices(prompt, example), example.label)
     asked = fill(template, held)
     begin = [prompt.instruction] if prompt.instruction else []
-    if not turns:
-        return (("user", "\n\n".join([*begin, *(f"{put} {given}" for put, given in shown), asked])),)
-    said = [turn for put, given in shown for turn in (("user", put), ("assistant", given))]
-    said.append(("user", asked))
-    said[0] = ("user", "\n\n".join([*begin, said[0][1]]))
-    return tuple(said)
+    return (("user", "\n\n".join([*begin, *(f"{put} {given}" for put, given in shown), asked])),)
 
 
 def read(prompt: Prompt, example: Example, completion: str, finish: str | None = None) -> Parsed:

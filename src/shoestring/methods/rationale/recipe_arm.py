@@ -21,6 +21,7 @@ from shoestring.methods.rationale.recipe_schema import INFORMED
 from shoestring.methods.rationale.recipe_watch import EVALUATE, SAVE, TRAIN, Watch, accuracy, own
 from shoestring.methods.rationale.stream import Lessons
 from shoestring.methods.rationale.student import Student
+from shoestring.methods.rationale.write import NotFiniteError
 from shoestring.models import lora
 from shoestring.train import checkpoint, optim
 from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
@@ -61,7 +62,7 @@ class Outcome:
     scores    of that student on test, by name
     reasons   what it wrote for a few test examples: [text, reason, label]
     labels    gold labels that it trained on
-    epochs    that it went through
+    epochs    that it went through; early, whether it ended before its last step
     ledger    all that was spent, by phase
     diverged  why it ended early
     """
@@ -71,6 +72,7 @@ class Outcome:
     reasons: list[list[str]] = field(default_factory=list)
     labels: int = 0
     epochs: float = 0.0
+    early: bool = False
     ledger: dict[str, Any] = field(default_factory=dict)
     diverged: str | None = None
 
@@ -167,14 +169,14 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
                     accumulate=batches.micro_batches,
                     schedule=schedule,
                 )
-    except DivergedError as error:
+    except (DivergedError, NotFiniteError) as error:
         return Outcome(points=watch.points, labels=labels, ledger=ledger.state_dict(), diverged=str(error))
     finally:
         log.close()
     if run.step < arm.steps:
         show(arm.steps, arm.steps, run.loss, 0.0)  # it ended before
     watch.take_best()
-    outcome = Outcome(watch.points, labels=labels, epochs=batches.epochs)
+    outcome = Outcome(watch.points, labels=labels, epochs=batches.epochs, early=run.step < arm.steps)
     with ledger.phase(EVALUATE):
         outcome.scores, outcome.reasons = _scores(taught, task, watch)
     if arm.kept:

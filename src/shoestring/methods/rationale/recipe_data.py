@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from shoestring import files
-from shoestring.methods.rationale import datasets, filters, labels
+from shoestring.methods.rationale import datasets, filters
 from shoestring.methods.rationale.chains import Shape, chains
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.lessons import Way, shuffled
@@ -26,7 +26,9 @@ from shoestring.methods.rationale.recipe_schema import (
 )
 
 CHAINS = "chains"
+DRAW = (1 << 63) + 1  # beside a seed, where streams have the number of an epoch
 DEV, TEST = 0, 1  # of ten parts; the others are to train on
+_SHARING = 20  # more texts than that have no premise in common
 _TRAIN_SEED, _HELD_OUT_SEED = 1, 0
 TITLES = {"cqa": "CQA", "svamp": "SVAMP", "esnli": "e-SNLI", "anli": "ANLI"}
 _WAYS: dict[str, Way] = {DISTILLED: "distilled", SINGLE: "single-task", INFORMED: "informed"}
@@ -56,7 +58,7 @@ class Task:
 
     def drawn(self, fraction: float, seed: int) -> list[int]:
         """Which of the train part a run sees: each seed has an order, of which it is the first so many."""
-        order = np.argsort(np.random.Philox(key=np.array([seed, 2], dtype=np.uint64)).random_raw(len(self.train)))
+        order = np.argsort(np.random.Philox(key=np.array([seed, DRAW], dtype=np.uint64)).random_raw(len(self.train)))
         return [int(place) for place in order[: max(1, round(fraction * len(self.train)))]]
 
 
@@ -113,7 +115,7 @@ def lessons_of(arm: str, task: Task, places: Sequence[int], seed: int) -> list[E
     if arm == SHUFFLED:
         return shuffled(found, seed)
     if arm == AGREEING:
-        return [example if _agrees(example) else replace(example, rationale=None) for example in found]
+        return filters.apply(found, ["agrees"]).examples
     return found
 
 
@@ -135,18 +137,10 @@ def asks(arm: str) -> bool:
     return not arm.startswith(STANDARD) and arm != HUMAN
 
 
-def _agrees(example: Example) -> bool:
-    return (
-        example.label is not None
-        and example.teacher_label is not None
-        and labels.same(example.label, example.teacher_label, example.options)
-    )
-
-
 def _task(recipe: Recipe, one: DataSet) -> Task:
     form = datasets.form(one.form) if isinstance(one.form, str) else datasets.Form(**one.form.model_dump())
     read = _read(one.train, replace(form, label=None) if one.unlabelled else form)
-    parts = [_part(example) for example in read]
+    parts = _parts(read)
     given = {DEV: one.dev, TEST: one.test}
     train_parts = set(range(10)) - {part for part, file in given.items() if file is None}
 
@@ -169,7 +163,8 @@ def _task(recipe: Recipe, one: DataSet) -> Task:
     train, dev, test = of(read, train_parts), judged[DEV], judged[TEST]
     for name, rows in (("train", train), ("dev", dev), ("test", test)):
         if not rows:
-            raise ValueError(f"{one.train}: no rows are left for {name}: give more, or a file of others, with labels")
+            unlabelled = "" if any(example.label is not None for example in read) else "; none of its rows has a label"
+            raise ValueError(f"{one.train}: no rows are left for {name}{unlabelled}: give more, or a file of its own")
     dev, test = (_spread(part, limit) for part, limit in zip((dev, test), recipe.held_out, strict=True))
     return Task(TITLES.get(one.name, one.name), train, dev, test, one.steps or recipe.steps, human)
 
@@ -179,10 +174,14 @@ def _read(name: str, form: datasets.Form, reasons: datasets.Reasons = "teacher")
     return [replace(example, record={}) for example in datasets.read(files.find(name), form, reasons)]
 
 
-def _part(example: Example) -> int:
-    """Of ten, by a hash of what texts of one premise share: their first line."""
-    first = example.text.split("\n", maxsplit=1)[0]
-    return int.from_bytes(hashlib.sha256(first.encode()).digest()[:8], "big") * 10 >> 64
+def _parts(examples: Sequence[Example]) -> list[int]:
+    """The part of each, of ten, by a hash of what texts of one premise share: their first line.
+
+    Where that is no premise but an instruction that most share, by a hash of the whole text.
+    """
+    firsts = [example.text.split("\n", maxsplit=1)[0] for example in examples]
+    keys = firsts if len(set(firsts)) >= len(examples) / _SHARING else [example.text for example in examples]
+    return [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") * 10 >> 64 for key in keys]
 
 
 def _spread(examples: list[Example], limit: int) -> list[Example]:

@@ -13,7 +13,7 @@ from shoestring.cost import Ledger
 from shoestring.data import corpora, tokenizers
 from shoestring.methods.rationale import corruption, datasets
 from shoestring.methods.rationale.chains import DIGITS
-from shoestring.methods.rationale.encode import Coder, Family, batch
+from shoestring.methods.rationale.encode import Coder, Family, batch, check_room
 from shoestring.methods.rationale.lessons import LABEL, RATIONALE, Way, Wording, lessons
 from shoestring.methods.rationale.loss import written
 from shoestring.methods.rationale.recipe_base import SPENT, Pretraining
@@ -88,6 +88,8 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
     made_here = [name for name in recipe.model.names if is_preset(name)]
     if recipe.model.lora is not None and made_here:
         raise ValueError(f"model.lora with the preset {made_here[0]!r}: expected trained models, whose weights stay")
+    if not made_here and (recipe.model.changes or recipe.base is not None):
+        raise ValueError(f"model.changes or base with {recipe.model.names[0]!r} alone: expected a preset for them")
     here = runtime.start(processes=compute.processes)
     with here.accelerator.main_process_first():
         data = fingerprints(recipe)
@@ -126,6 +128,7 @@ def _settled(recipe: Recipe, name: str, task: Task, out: Path, runs: int) -> tup
         model, _ = pretrained.load(folder_of(name, out), kind="any")
         tokenizer = tokenizers.load(str(folder_of(name, out)))
         model = model.float().train()
+    check_room(model, *recipe.lessons.tokens)
     coder = Coder(tokenizer, family(name, out), *recipe.lessons.tokens)
     example = _batch(recipe, task, coder)
     workers = compute.workers or affordable(runs, _bytes(model, example))

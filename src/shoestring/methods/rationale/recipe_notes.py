@@ -8,7 +8,9 @@ from typing import TypeAlias
 
 from shoestring.evaluate.quantities import number, plus_minus
 from shoestring.evaluate.scores import Score
+from shoestring.methods.rationale import filters
 from shoestring.methods.rationale.recipe_arm import Outcome
+from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground
 from shoestring.methods.rationale.recipe_plan import Cell, Plan
 from shoestring.methods.rationale.recipe_schema import AGREEING, INFORMED, MATCHED, SHUFFLED, SINGLE, STANDARD, TWO_TASK
@@ -22,9 +24,11 @@ def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str
         yield _against(arms, title(cell))
     yield from _enough(found, ground)
     yield from _teacher(ground)
-    yield from _arms(found, chosen, title)
+    yield from _arms(found, chosen, ground)
     yield from _rates(chosen, ground, title)
     yield from _ended(found)
+    sizes = ", ".join(f"{len(task.dev):,} ({task.name})" for task in ground.tasks.values())
+    yield f"Dev, by which all arms are chosen, holds {sizes} labelled examples, which are in no row's cost."
     yield (
         "The learning rate and the step at which a student is taken are chosen on dev; scores, curves and savings are "
         "of test, of the student that was best on dev until then."
@@ -52,15 +56,16 @@ def _enough(found: Found, ground: Ground) -> Iterator[str]:
     most = max(recipe.fractions)
     for model in recipe.model.names:
         for task in ground.tasks:
-            goal = _mean(found[Cell(model, task, most)][STANDARD])
-            reached = [
-                fraction
-                for fraction in sorted(recipe.fractions)
-                if _mean(found[Cell(model, task, fraction)][TWO_TASK]) >= goal
-            ]
+            cells = {fraction: found.get(Cell(model, task, fraction)) for fraction in sorted(recipe.fractions)}
+            whole = cells[most]
+            if whole is None:
+                continue
+            goal = _mean(whole[STANDARD])
+            good = [fraction for fraction, arms in cells.items() if arms and _mean(arms[TWO_TASK]) >= goal]
             name = f"{task}, {model}" if len(recipe.model.names) > 1 else task
-            end = f"from {100 * reached[0]:.3g} % of the labels on" if reached else "with no fraction tried"
-            yield f"{name}: {TWO_TASK} is at least as good as {STANDARD} with all labels ({goal:.1%}) {end}, by means."
+            listed = ", ".join(f"{100 * fraction:.3g} %" for fraction in good)
+            end = f"with {listed} of the labels and no other fraction tried" if good else "with no fraction tried"
+            yield f"{name}: {TWO_TASK} is at least as good as {STANDARD} with most labels ({goal:.1%}) {end}, by means."
 
 
 def _teacher(ground: Ground) -> Iterator[str]:
@@ -73,20 +78,25 @@ def _teacher(ground: Ground) -> Iterator[str]:
     yield f"The teacher is the program that made the chains, behind an HTTP endpoint{votes}; it {slips}."
 
 
-def _arms(found: Found, chosen: Plan, title: Callable[[Cell], str]) -> Iterator[str]:
+def _arms(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:
     names = list(dict.fromkeys(name for arms in found.values() for name in arms))
     if MATCHED in names:
         times = [chosen.longer[cell] for cell in found]
         shown = number(min(times)) if len(times) == 1 else f"{number(min(times))} to {number(max(times))}"
-        yield f"{MATCHED}: {shown} times the steps of {STANDARD}, which makes its FLOPs those of {TWO_TASK}."
+        spent = [_flops(arms[MATCHED]) / _flops(arms[TWO_TASK]) for arms in found.values() if MATCHED in arms]
+        took = f"{min(spent):.0%}" if len(spent) == 1 else f"{min(spent):.0%} to {max(spent):.0%}"
+        yield f"{MATCHED}: {shown} times the steps of {STANDARD} at most; it took {took} of the FLOPs of {TWO_TASK}."
     if SHUFFLED in names:
         yield f"{SHUFFLED}: each example has the reason of another; what gain is left is not of what reasons say."
     if SINGLE in names:
-        yield f"{SINGLE}: reason, then label, in one text, which has to be written whole at prediction too."
+        yield (
+            f"{SINGLE}: reason, then label, in one text, which has to be written whole at prediction too; its label is "
+            "judged as written, those of the others by likelihood among the options, where there are any."
+        )
     if INFORMED in names:
         yield f"{INFORMED}: reads the teacher's reason beside the text, at prediction too: the teacher is then needed."
     if AGREEING in names:
-        yield f"{AGREEING}: reasons for a label that is not the gold one are left out."
+        yield from (f"{AGREEING}: {task.name}, {_left_out(task)}." for task in ground.tasks.values())
 
 
 def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterator[str]:
@@ -101,9 +111,12 @@ def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterat
 
 
 def _ended(found: Found) -> Iterator[str]:
-    """How long runs went, where they stopped before their end."""
     every = [one for arms in found.values() for some in arms.values() for one in some]
-    yield f"Runs went through their labels {number(fmean(one.epochs for one in every))} times in the mean."
+    early = sum(one.early for one in every)
+    yield (
+        f"Runs went through their labels {number(fmean(one.epochs for one in every))} times in the mean; {early} of "
+        f"{len(every)} ended early, when dev had nothing better to show."
+    )
 
 
 def _said(found: Found, title: Callable[[Cell], str]) -> Iterator[str]:
@@ -117,6 +130,17 @@ def _said(found: Found, title: Callable[[Cell], str]) -> Iterator[str]:
 def _short(text: str) -> str:
     line = " / ".join(text.split("\n"))
     return repr(line if len(line) <= 160 else line[:157] + "...")
+
+
+def _left_out(task: Task) -> str:
+    """What the filter of the agreeing arm takes out of a set."""
+    (removed,) = filters.apply(task.train, ["agrees"]).removed
+    share = f"{removed.count:,} of {removed.judged:,} reasons ({removed.share:.0%})"
+    return f"{share} are for a label that is not the gold one, and left out"
+
+
+def _flops(outcomes: Sequence[Outcome]) -> float:
+    return fmean(one.cost.flops for one in outcomes)
 
 
 def _mean(outcomes: Sequence[Outcome]) -> float:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TA
 from shoestring.train.side_by_side import Job, side_by_side
 from shoestring.types import Batch
 
-_PROBED = 8  # steps, where FLOPs are to be counted
+_PROBED, _TAKEN = 256, 8  # steps of which the FLOPs are looked at, by formula and by taking them
 
 
 class Cell(NamedTuple):
@@ -53,7 +53,8 @@ def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
     found, recipe = Plan(), ground.recipe
     every = cells(ground)
     if MATCHED in recipe.arms:
-        found.longer = {cell: _longer(ground, cell) for cell in every}
+        with ledger.phase("probe"):
+            found.longer = {cell: _longer(ground, cell) for cell in every}
     rates = recipe.tuning.learning_rates
     found.rates = {(cell, arm): rates[0] for cell in every for arm in recipe.arms}
     if len(rates) == 1:
@@ -125,22 +126,30 @@ def _longer(ground: Ground, cell: Cell) -> float:
 
 
 def _step_flops(ground: Ground, arm: Arm) -> float:
-    """The mean FLOPs of a step: over all steps where a formula fits, over the first few where they must be taken."""
+    """The mean FLOPs of a step, over steps spread evenly: few where they have to be taken, since no formula fits."""
     task, coder = ground.tasks[arm.task], ground.coder(arm.model)
     batches, _ = stream(ground, arm, task, coder)
     model = student(ground, arm, task, coder).model
-    step_flops, total, steps = StepFlops(model), 0, arm.steps
-    reading = iter(batches)
-    for step in range(arm.steps):
-        for _ in range(batches.micro_batches):
-            batch: Batch = next(reading)
-            try:
-                total += step_flops(batch)
-            except KeyError:  # no formula fits
-                steps = min(_PROBED, arm.steps)
+    step_flops, state = StepFlops(model), batches.state_dict()
+
+    def of_step(step: int) -> Iterator[Batch]:
+        batches.load_state_dict({**state, "step": step})
+        return islice(batches, batches.micro_batches)
+
+    try:
+        return fmean(sum(step_flops(batch) for batch in of_step(step)) for step in _spread(arm.steps, _PROBED))
+    except KeyError:  # no formula fits
+        total, steps = 0, _spread(arm.steps, _TAKEN)
+        for step in steps:
+            for batch in of_step(step):
                 with step_flops.counting(batch):
                     scaled(model, batch).total.backward()  # type: ignore[no-untyped-call]
                 total += step_flops(batch)
-        if step + 1 == steps:
-            break
-    return total / steps
+        return total / len(steps)
+
+
+def _spread(steps: int, most: int) -> list[int]:
+    """At most so many steps, evenly; two together, so that tasks that alternate have equal parts."""
+    if steps <= most:
+        return list(range(steps))
+    return [place * steps // (most // 2) + after for place in range(most // 2) for after in (0, 1)]

@@ -31,8 +31,11 @@ def report(name: str, outcomes: Mapping[Arm, Outcome], chosen: Plan, ground: Gro
         for arm_name in [name for name, some in arms.items() if any(one.diverged for one in some)]:
             reason = next(one.diverged for one in arms.pop(arm_name) if one.diverged)
             lost.append(f"{title(cell, ground)}: {arm_name} is left out, a run diverged ({reason}).".lstrip(": "))
-        if STANDARD not in arms or TWO_TASK not in arms:
-            raise ValueError(f"too many runs diverged: {' '.join(lost)} Lower tuning.learning_rates")
+    for cell in [cell for cell, arms in found.items() if STANDARD not in arms or TWO_TASK not in arms]:
+        lost.append(f"{title(cell, ground)}: left out whole, as {STANDARD} or {TWO_TASK} is.".lstrip(": "))
+        del found[cell]
+    if not found:
+        raise ValueError(f"too many runs diverged: {' '.join(lost)} Lower tuning.learning_rates")
     several = len(found) > 1
     twins = (STANDARD,) if several else (STANDARD, DISTILLED, MATCHED)
     rows = [_row(cell, arm, some, ground, asked) for cell, arms in found.items() for arm, some in arms.items()]
@@ -122,6 +125,8 @@ def _pictures(found: Found, ground: Ground) -> Iterator[Scatter]:
                     if (cell.model, cell.task) == (model, task)
                     for arm, some in arms.items()
                 )
+                if not points:  # its cells were left out
+                    continue
                 name = f"{task}, {model}" if len(recipe.model.names) > 1 else task
                 says = f"Test accuracy on {name} against the number of labels, by arm."
                 yield Scatter(name, "labels", "test accuracy against labels, %", points, says, joined=True)
@@ -134,5 +139,7 @@ def _pictures(found: Found, ground: Ground) -> Iterator[Scatter]:
                 if (cell.task, cell.fraction) == (task, most)
                 for arm, some in arms.items()
             )
+            if not points:
+                continue
             says = f"Test accuracy on {task} against the student's parameters, by arm."
             yield Scatter(task, "million parameters", "test accuracy against size, %", points, says, joined=True)

@@ -73,7 +73,7 @@ def accuracy(student: Student, examples: Sequence[Example], free: bool = False) 
     """The part of the examples whose gold label the student gives; expressions are the same by their value."""
     answers = student.answers(examples, free=free)
     right = [
-        example.label is not None and labels.same(example.label, answer.label, example.options)
+        example.label is not None and labels.same(example.label, answer.label, example.options, example.expression)
         for example, answer in zip(examples, answers, strict=True)
     ]
     return sum(right) / len(right)

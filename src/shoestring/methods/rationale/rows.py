@@ -13,6 +13,8 @@ from typing import Any
 from shoestring.data import formats
 from shoestring.methods.rationale import labels
 
+FORM = "form.json"  # in a student's folder: how rows become the texts that it reads
+
 
 @dataclass(frozen=True)
 class Row:

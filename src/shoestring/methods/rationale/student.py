@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch.distributed as distributed
-
 from shoestring.methods.rationale import answering
 from shoestring.methods.rationale.answering import Answer
-from shoestring.methods.rationale.encode import Coder, family
+from shoestring.methods.rationale.encode import Coder, check_room, family
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.lessons import KEPT, Taught
+from shoestring.methods.rationale.rows import FORM
 from shoestring.methods.rationale.write import likelihoods, write
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Student:
 
     @classmethod
     def of(cls, model: nn.Module, tokenizer: PreTrainedTokenizerFast, taught: Taught) -> Student:
+        check_room(model, taught.source_tokens, taught.target_tokens)
         coder = Coder(tokenizer, family(model), taught.source_tokens, taught.target_tokens)
         return cls(model, coder, taught)
 
@@ -47,24 +48,17 @@ class Student:
     def save(self, folder: Path | str) -> Path:
         """A Hugging Face folder, and `rationale.json`, which holds the words, in it; in the place of a student there.
 
-        Across processes, call it from each: the first one writes. Raises ValueError as `pretrained.save` does.
+        How rows become texts, where that folder says it, stays for a student that was taught in the same words; for
+        another it would be wrong, and goes. Across processes, call it from each: the first one writes. Raises
+        ValueError as `pretrained.save` does.
         """
         from shoestring.models import pretrained  # not above: it brings the engines of large models along
 
-        first = not distributed.is_initialized() or distributed.get_rank() == 0
-        kept = Path(folder) / KEPT
-        before = kept.read_bytes() if first and kept.exists() else None
-        if before is not None:
-            kept.unlink()  # `pretrained.save` removes no file that it does not know
-        try:
-            found = pretrained.save(self.model, self.coder.tokenizer, folder)
-        except ValueError:
-            if before is not None:
-                kept.write_bytes(before)
-            raise
-        if first:
-            self.taught.save(found)
-        return found
+        told = json.dumps(asdict(self.taught), ensure_ascii=False, indent=1) + "\n"
+        kept, form = Path(folder) / KEPT, Path(folder) / FORM
+        same = form.exists() and kept.exists() and kept.read_bytes() == told.encode()
+        extra = {KEPT: told, FORM: form.read_text(encoding="utf-8") if same else None}
+        return pretrained.save(self.model, self.coder.tokenizer, folder, extra)
 
     def answers(self, examples: Sequence[Example], reasons: bool = False, free: bool = False) -> list[Answer]:
         """Labels, by likelihood among an example's options (the student's own where it has none), else as written.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shoestring.methods.rationale import datasets, labels
+from shoestring.methods.rationale import ask, datasets, labels
 from shoestring.methods.rationale.ask import Read
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.parse import PROBLEMS, Parsed
@@ -99,7 +99,7 @@ def _lines(found: Found) -> Iterator[tuple[str, str]]:
         yield "refused, or no answer after several attempts", f"{len(asked.failed):,}"
     gold = [one for one in read.examples if one.label is not None and one.teacher_label is not None]
     if gold:
-        alike = sum(labels.same(str(one.label), str(one.teacher_label), one.options) for one in gold)
+        alike = sum(labels.same(str(one.label), str(one.teacher_label), one.options, one.expression) for one in gold)
         yield "agree with the gold label", f"{alike:,} of {len(gold):,} ({alike / len(gold):.1%})"
     voted = [one.agreement for one in read.examples if one.agreement is not None]
     if voted:
@@ -128,8 +128,9 @@ def _read(parsed: Sequence[Parsed | None], replies: Sequence[Reply | None]) -> I
 
 
 def _failures(read: Read) -> dict[int, str]:
-    """Why there is no answer, by the place of the row: questions are called `row 3`, or `row 3 (its id)`."""
-    return {int(name.split()[1]) - 1: reason for name, reason in read.asked.failed.items()}
+    """Why there is no answer, by the place of the row."""
+    names = {ask._name(place, example): place for place, example in enumerate(read.examples)}
+    return {names[name]: reason for name, reason in read.asked.failed.items()}
 
 
 def _problem(wrong: Mapping[str | None, int], samples: int, reason: str | None) -> str:

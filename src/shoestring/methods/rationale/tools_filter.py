@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +21,9 @@ from shoestring.methods.rationale.tools_form import (
     TeacherLabel,
 )
 from shoestring.methods.rationale.tools_out import check_file
+
+if TYPE_CHECKING:
+    from shoestring.methods.rationale.examples import Example
 
 
 class Drop(StrEnum):
@@ -68,6 +72,8 @@ def filter_rows(
     if found.rationale is None:
         raise ValueError(f"{data}: no column of reasons: name it by --rationale, or let `ask` write them")
     examples = datasets.read(data, found)
+    if agrees:
+        _check_labels(data, examples)
     done = filters.apply(examples, list(chosen), drop.value, chosen)
     datasets.write(out, done.examples)
     typer.echo(done.table())
@@ -75,6 +81,13 @@ def filter_rows(
     typer.echo(f"{out}: {len(done.examples):,} of {len(examples):,} rows, {left:,} with a reason")
     if not left:
         typer.echo("warning: no reason is left: loosen a filter", err=True)
+
+
+def _check_labels(data: Path, examples: Sequence[Example]) -> None:
+    """Raises ValueError where nobody gave a teacher's label: that of no row would agree."""
+    reasons = any(one.rationale is not None for one in examples)
+    if reasons and all(one.teacher_label is None for one in examples):
+        raise ValueError(f"{data}: no row has a teacher's label, which --agrees compares: name it by --teacher-label")
 
 
 def _chosen(

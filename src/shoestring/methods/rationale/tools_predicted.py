@@ -107,7 +107,7 @@ class Asking:
             stream.write(_line(row, ascii_only=(stream.encoding or "").lower() not in ("utf-8", "utf8")) + "\n")
             if example.label is not None:
                 counts.judged += 1
-                counts.right += labels.same(example.label, answer.label, example.options)
+                counts.right += labels.same(example.label, answer.label, example.options, example.expression)
         stream.flush()
         counts.answered += len(examples)
         prefix = self._student.taught.wording.label

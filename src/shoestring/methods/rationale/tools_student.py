@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from shoestring import files
 from shoestring.methods.rationale.datasets import Form
+from shoestring.methods.rationale.rows import FORM
 
 if TYPE_CHECKING:
     from shoestring.methods.rationale.exported import Exported
     from shoestring.methods.rationale.student import Student
 
-FORM = "form.json"
 _RUN = "checkpoint"  # where a run of the experiment leaves its student
 _KEPT = ("columns", "options", "expression", "rationale")
 

@@ -20,9 +20,10 @@ from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground, prepare
 from shoestring.methods.rationale.recipe_plan import outcomes_of
 from shoestring.methods.rationale.recipe_schema import STANDARD, TWO_TASK, Columns, Count, Name, Recipe
+from shoestring.methods.rationale.rows import FORM
 from shoestring.methods.rationale.tools_form import Said
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
-from shoestring.methods.rationale.tools_student import FORM, remember
+from shoestring.methods.rationale.tools_student import remember
 
 WORK, SUMMARY = "training", "summary.json"  # within a student's folder
 

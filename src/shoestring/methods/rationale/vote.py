@@ -15,7 +15,7 @@ class Vote:
 
     label      the label of most; None where no sample could be read
     rationale  the reason of the first sample that voted for it
-    agreement  the part of all samples, unreadable ones too, that voted for it
+    agreement  the part of all samples that were asked for, unreadable and missing ones too, that voted for it
     votes      how many samples could vote
     """
 
@@ -25,9 +25,13 @@ class Vote:
     votes: int
 
 
-def vote(samples: Sequence[Parsed], options: Sequence[str] = ()) -> Vote:
+def vote(
+    samples: Sequence[Parsed], options: Sequence[str] = (), *, asked: int | None = None, expression: bool = False
+) -> Vote:
     """The majority's label; of labels that as many gave, the one given first. Samples with problems do not vote.
 
+    asked       samples that were asked for, of which some may not have come; as many as came where None
+    expression  whether labels are arithmetic
     Expressions of one value are one label, in the writing of the first. Raises ValueError where there is no sample.
     """
     if not samples:
@@ -37,7 +41,7 @@ def vote(samples: Sequence[Parsed], options: Sequence[str] = ()) -> Vote:
         if sample.problem is not None or sample.label is None:
             continue
         for party in parties:
-            if party[0].label is not None and labels.same(party[0].label, sample.label, options):
+            if party[0].label is not None and labels.same(party[0].label, sample.label, options, expression):
                 party.append(sample)
                 break
         else:
@@ -45,4 +49,4 @@ def vote(samples: Sequence[Parsed], options: Sequence[str] = ()) -> Vote:
     if not parties:
         return Vote(None, None, 0.0, 0)
     won = max(parties, key=len)  # the first of equals
-    return Vote(won[0].label, won[0].rationale, len(won) / len(samples), sum(map(len, parties)))
+    return Vote(won[0].label, won[0].rationale, len(won) / (asked or len(samples)), sum(map(len, parties)))

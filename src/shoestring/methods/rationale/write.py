@@ -13,9 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from shoestring.methods.rationale.encode import IGNORED, Coder, language_model, padded
+from shoestring.methods.rationale.together import Ids, Size, batches, scored
 from shoestring.models.modes import evaluating
 
-_TOKENS = 16384  # read at once, padding included
+
+class NotFiniteError(ValueError):
+    """What a student computes is not finite: its weights, or what comes of them, overflowed."""
 
 
 def likelihoods(
@@ -24,28 +27,29 @@ def likelihoods(
     """The log-likelihood of each option of each source, its end of text included, in nats.
 
     sources  token ids, as `coder.sources` gives them; options, by source, as `coder.targets` does
-    Each source is read once, whatever the number of its options. Raises ValueError where one is not finite.
+    Each source is read once, save where its options' logits are too many to hold at once. Raises ValueError where one
+    is not finite.
     """
-    found: list[list[float]] = [[] for _ in sources]
     of = _encoded if coder.family == "encoder-decoder" else _continued
+
+    def score(some: list[Ids], written: list[Sequence[Ids]]) -> list[list[float]]:
+        lines: list[list[float]] = of(model, coder, some, written).tolist()
+        for line in lines:
+            if not all(value == value and abs(value) < float("inf") for value in line):
+                raise NotFiniteError(f"a student's log-likelihoods are {line}: its weights or activations overflowed")
+        return lines
+
     with evaluating(model):
-        # rows of one call have as many options
-        for rows in _batches([(len(source), len(options[row])) for row, source in enumerate(sources)]):
-            written = [options[row] for row in rows]
-            values = of(model, coder, [sources[row] for row in rows], written)
-            for row, line in zip(rows, values.tolist(), strict=True):
-                if not all(value == value and abs(value) < float("inf") for value in line):
-                    raise ValueError(f"a student's log-likelihoods are {line}: its weights or activations overflowed")
-                found[row] = line
-    return found
+        return scored(sources, options, language_model(model).get_input_embeddings().weight.shape[0], score)
 
 
 def write(model: nn.Module, coder: Coder, sources: Sequence[Sequence[int]], tokens: int) -> list[str]:
     """What the student writes, greedily, up to the end of text or so many tokens."""
     found = [""] * len(sources)
     inner = language_model(model)
+    vocabulary = inner.get_input_embeddings().weight.shape[0]
     with evaluating(model), _plainly(inner, coder, tokens):
-        for rows in _batches([(len(source), 1) for source in sources]):
+        for rows in batches([Size(len(source)) for source in sources], vocabulary):
             ids, mask = _padded(coder, [sources[row] for row in rows], _device(model))
             output = inner.generate(input_ids=ids, attention_mask=mask)
             start = 1 if coder.family == "encoder-decoder" else ids.shape[1]
@@ -136,18 +140,3 @@ def _padded(coder: Coder, rows: Sequence[Sequence[int]], device: torch.device) -
 
 def _device(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
-
-
-def _batches(sizes: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
-    """Rows in batches of at most so many tokens, longest first; those of one batch have as many options."""
-    order = sorted(range(len(sizes)), key=lambda row: (sizes[row][1], -sizes[row][0], row))
-    rows: list[int] = []
-    for row in order:
-        if rows and (
-            sizes[row][1] != sizes[rows[0]][1] or (len(rows) + 1) * sizes[rows[0]][0] * sizes[row][1] > _TOKENS
-        ):
-            yield rows
-            rows = []
-        rows.append(row)
-    if rows:
-        yield rows

@@ -18,7 +18,9 @@ from shoestring.models.teacher.limits import Gate, Limits
 from shoestring.models.teacher.sending import Sending
 from shoestring.models.teacher.words import Parameters, Question, Refused, Reply, Teacher, Unanswered
 
-_DOWN = 3  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
+# seconds between the first requests: those sent together come back together, each time, and wait for each other
+_APART = 0.001
+_DOWN = 10  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
 Tell: TypeAlias = Callable[[int, int, int, float], None]  # (done, of so many, tokens paid, money paid), in this call
 
 
@@ -81,8 +83,8 @@ class Attempts:
         """Return when all is answered or failed, or asking was stopped. Where this is cancelled, what is in flight is
         waited for and kept before the cancellation goes on; a second one drops it."""
         self._tell()
-        for _ in range(min(concurrency, len(self._left))):
-            self._workers.append(asyncio.create_task(self._guarded(self._work)))
+        for place in range(min(concurrency, len(self._left))):
+            self._workers.append(asyncio.create_task(self._guarded(partial(self._work, place * _APART))))
         cancelled = False
         while waiting := {task for task in self._workers if not task.done()} | self._keeping:
             try:
@@ -114,7 +116,8 @@ class Attempts:
             if not isinstance(error, Exception):
                 raise
 
-    async def _work(self) -> None:
+    async def _work(self, begin: float) -> None:
+        await asyncio.sleep(begin)
         while self._left and not self._stopping:
             item = self._left.popleft()
             try:
@@ -152,8 +155,12 @@ class Attempts:
         def most() -> Taken:
             return Taken(self._bounds.most(item.question) if self._bounded else 0, self._longest)
 
+        def alone() -> bool:
+            # nothing is known of what the server writes around a prompt: one may take more than was thought, not all
+            return self._budgeted and not self._bounds.known
+
         async with self._turns:
-            held = await self.purse.hold(most)
+            held = await self.purse.hold(most, alone)
             if held is None:
                 self._why = self._why or f"the budget is spent: {self.purse.need(most())}, and "
                 self._stop()

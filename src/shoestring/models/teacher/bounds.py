@@ -19,6 +19,11 @@ class Bounds:
     def __init__(self) -> None:
         self._known: deque[tuple[bytes, int, int]] = deque(maxlen=_REFERENCES)
 
+    @property
+    def known(self) -> bool:
+        """Whether a server has counted a prompt: until then nobody knows what it writes around one."""
+        return bool(self._known)
+
     def most(self, question: Question) -> int:
         text, messages = _flat(question), len(question.messages)
         most = unseen(question)

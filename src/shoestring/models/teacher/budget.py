@@ -98,13 +98,14 @@ class Purse:
         tokens, money = self.budget.tokens, self.budget.money
         return (tokens is None or total.tokens <= tokens) and (money is None or self.budget.cost(total) <= money)
 
-    async def hold(self, most: Callable[[], Taken]) -> Taken | None:
+    async def hold(self, most: Callable[[], Taken], alone: Callable[[], bool]) -> Taken | None:
         """Hold what a request may take at most, once enough of what others hold comes free; None where it does not fit
         beside none.
 
-        most  is asked again each time: what others took may tell more about it
+        most   is asked again each time: what others took may tell more about it
+        alone  whether it is to have no other beside it, asked again each time too
         """
-        while not self.fits(needed := most()):
+        while not self.fits(needed := most()) or (alone() and self._in_flight):
             if not self._in_flight:
                 return None
             self._changed.clear()
