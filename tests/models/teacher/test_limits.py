@@ -87,6 +87,27 @@ def test_a_pause_holds_everybody():
     assert clock.now == 1005
 
 
+def test_two_requests_are_a_little_apart():
+    clock = Clock()
+    gate = Gate(Limits(), clock, clock.sleep)
+    gate.spread(0.25)
+    times = []
+
+    async def several() -> None:
+        for wait in (0, 0, 0, 1, 0):
+            clock.now += wait
+            await gate.passed(1)
+            times.append(clock.now - 1000)
+        gate.spread(0)
+        clock.now += 0.25
+        await gate.passed(1)
+        await gate.passed(1)
+        assert clock.now - 1000 == times[-1] + 0.25
+
+    asyncio.run(several())
+    assert times == [0, 0.25, 0.5, 1.5, 1.75]
+
+
 def test_waits_double_up_to_the_longest():
     limits = Limits(first_wait=1, longest_wait=10)
     for attempt, most in enumerate([1, 2, 4, 8, 10, 10], 1):

@@ -18,8 +18,9 @@ from shoestring.models.teacher.limits import Gate, Limits
 from shoestring.models.teacher.sending import Sending
 from shoestring.models.teacher.words import Parameters, Question, Refused, Reply, Teacher, Unanswered
 
-# seconds between the first requests: those sent together come back together, each time, and wait for each other
-_APART = 0.001
+# seconds between two requests at first, and at most: those sent together come back together, each time, and wait for
+# each other. Later it is half of what would spread all in flight evenly over the time of an answer
+_APART, _FARTHEST = 0.001, 0.002
 _DOWN = 10  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
 Tell: TypeAlias = Callable[[int, int, int, float], None]  # (done, of so many, tokens paid, money paid), in this call
 
@@ -78,13 +79,17 @@ class Attempts:
         self._patience: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
         self._why = ""
+        self._concurrency = 1
+        self._seconds: float | None = None  # that an answer takes
 
     async def run(self, concurrency: int) -> None:
         """Return when all is answered or failed, or asking was stopped. Where this is cancelled, what is in flight is
         waited for and kept before the cancellation goes on; a second one drops it."""
         self._tell()
-        for place in range(min(concurrency, len(self._left))):
-            self._workers.append(asyncio.create_task(self._guarded(partial(self._work, place * _APART))))
+        self._concurrency = concurrency
+        self._gate.spread(_APART)
+        for _ in range(min(concurrency, len(self._left))):
+            self._workers.append(asyncio.create_task(self._guarded(self._work)))
         cancelled = False
         while waiting := {task for task in self._workers if not task.done()} | self._keeping:
             try:
@@ -116,8 +121,7 @@ class Attempts:
             if not isinstance(error, Exception):
                 raise
 
-    async def _work(self, begin: float) -> None:
-        await asyncio.sleep(begin)
+    async def _work(self) -> None:
         while self._left and not self._stopping:
             item = self._left.popleft()
             try:
@@ -132,13 +136,14 @@ class Attempts:
             if turn is None:
                 return
             most, correct = turn
-            item.began = min(item.began, time.monotonic())
+            sent = time.monotonic()
+            item.began = min(item.began, sent)
             try:
                 reply, kept = await self._sending.attempt(item.key, item.question, most, correct)
             except Unanswered as unanswered:
                 failure = unanswered
             else:
-                self._arrives(item, reply, most)
+                self._arrives(item, reply, most, time.monotonic() - sent)
                 keeping = asyncio.create_task(self._guarded(partial(self._keeps, kept, item, reply)))
                 self._keeping.add(keeping)
                 keeping.add_done_callback(self._keeping.discard)
@@ -171,8 +176,10 @@ class Attempts:
                 self.purse.release(held)
                 raise
 
-    def _arrives(self, item: _Open, reply: Reply, most: Taken) -> None:
+    def _arrives(self, item: _Open, reply: Reply, most: Taken, seconds: float) -> None:
         """What an answer tells about those to come."""
+        self._seconds = seconds if self._seconds is None else 0.95 * self._seconds + 0.05 * seconds
+        self._gate.spread(min(_FARTHEST, self._seconds / self._concurrency / 2))
         if self._bounded:
             self._bounds.learn(item.question, reply.prompt_tokens)
         over = reply.prompt_tokens > most.prompt or reply.completion_tokens > most.completion

@@ -85,7 +85,8 @@ class Window:
 
 
 class Gate:
-    """What every request passes before it is sent: the pause that a server asked for, then the rates."""
+    """What every request passes before it is sent: the pause that a server asked for, the rates, and a short distance
+    from the one before it."""
 
     def __init__(
         self,
@@ -94,13 +95,18 @@ class Gate:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._clock, self._sleep = clock, sleep
-        self._until = -math.inf
+        self._until = self._next = -math.inf
+        self._apart = 0.0
         self._requests = limits.requests_per_minute and Window(limits.requests_per_minute, clock)
         self._tokens = limits.tokens_per_minute and Window(limits.tokens_per_minute, clock)
 
     def pause(self, seconds: float) -> None:
         """Let nothing pass for so long."""
         self._until = max(self._until, self._clock() + seconds)
+
+    def spread(self, seconds: float) -> None:
+        """Let two requests pass no closer than this from now on."""
+        self._apart = seconds
 
     async def passed(self, tokens: float) -> Callable[[float], None]:
         """Wait until a request of so many tokens may be sent; what is returned takes how many they really were.
@@ -109,6 +115,7 @@ class Gate:
         """
         while (delay := self._delay(tokens)) > 0:
             await self._sleep(delay)
+        self._next = self._clock() + self._apart
         if self._requests:
             self._requests.take(1)
         if not self._tokens:
@@ -117,7 +124,7 @@ class Gate:
         return lambda really: window.correct(entry, really)
 
     def _delay(self, tokens: float) -> float:
-        delays = [self._until - self._clock()]
+        delays = [max(self._until, self._next) - self._clock()]
         if self._requests:
             delays.append(self._requests.delay(1))
         if self._tokens:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_JOIN = 0.005, 4  # seconds, and how often, that a batch waits for more questions
+_JOIN = 0.01  # seconds without a new question after which a batch is not waited for any longer
 
 
 class _Waiting(NamedTuple):
@@ -85,11 +85,11 @@ class Local:
         self._waiting = [one for one in self._waiting if not one.future.done()]
 
     async def _answer_all(self) -> None:
-        pause, times = _JOIN
         while self._waiting:
-            for _ in range(times):
-                if len(self._waiting) < self._batch_size:
-                    await asyncio.sleep(pause)
+            before = 0
+            while before < len(self._waiting) < self._batch_size:
+                before = len(self._waiting)
+                await asyncio.sleep(_JOIN)
             batch = self._batch()
             if batch:
                 work = asyncio.ensure_future(asyncio.to_thread(self._generate, batch))
