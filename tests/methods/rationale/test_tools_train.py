@@ -73,6 +73,13 @@ def test_a_student_comes_of_it(train, call, tmp_path):
     assert not [*out.glob("training/runs/*/student")]
 
 
+def test_one_that_ended_early_says_so(train):
+    done = train("--learning-rate", 1e-12, "--every", 1, "--patience", 2)  # which learns nothing
+    assert done.code == 0, done.err
+    assert "step 3 of 3" in done.err
+    assert "learning rate 1e-12: ended at step 3, after 2 measurements no better (--patience)" in done.out
+
+
 def test_the_same_command_does_nothing_anew(train, tmp_path):
     first = train()
     result = tmp_path / "student" / "training" / "runs" / "rate0.001" / "result.json"

@@ -174,7 +174,7 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
     finally:
         log.close()
     if run.step < arm.steps:
-        show(arm.steps, arm.steps, run.loss, 0.0)  # it ended before
+        show(run.step, run.step, run.loss, 0.0)  # that is all there will be
     watch.take_best()
     outcome = Outcome(watch.points, labels=labels, epochs=batches.epochs, early=run.step < arm.steps)
     with ledger.phase(EVALUATE):

@@ -72,6 +72,9 @@ def sentences(trained: Trained) -> Iterator[str]:
     for rate, other in trained.outcomes.items():
         if other.diverged:
             yield f"learning rate {rate:g}: {other.diverged}"
+        if other.early:
+            last, patience = other.points[-1]["step"], trained.training.patience
+            yield f"learning rate {rate:g}: ended at step {last}, after {patience} measurements no better (--patience)"
     yield from _cut(trained)
     for text, reason, label in one.reasons[:1]:
         yield f"of {_short(text)} it says {label!r}, and as its reason {_short(reason)}"
