@@ -154,6 +154,16 @@ def test_a_failure_of_the_model_is_not_hidden(model, store, monkeypatch):
         ask(questions, teacher, PARAMETERS, store)
 
 
+def test_a_tokenizer_that_ends_nothing_and_pads_with_nothing_is_enough():
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = tokenizer.bos_token = tokenizer.pad_token = None
+    network = presets.build(presets.configuration("neox-tiny", 257, 64), 0)
+    replies = complete(
+        Local(network, tokenizer, "m"), Question("a", (("user", "a"),)), Question("b", (("user", "bcd"),))
+    )
+    assert [(one.finish_reason, one.completion_tokens) for one in replies] == [("length", PARAMETERS.max_tokens)] * 2
+
+
 def test_a_batch_of_none_is_refused(model):
     with pytest.raises(ValueError, match=r"batch_size is 0: expected one or more"):
         Local(model, byte_tokenizer(), "tiny", batch_size=0)

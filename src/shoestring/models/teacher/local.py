@@ -127,7 +127,9 @@ class Local:
 
         parameters, network = batch[0].parameters, self._network
         ends = _ends(self._tokenizer, network)
-        pad = ends[0] if self._tokenizer.pad_token_id is None else self._tokenizer.pad_token_id
+        pad = self._tokenizer.pad_token_id
+        if pad is None:
+            pad = ends[0] if ends else 0  # masked, whatever it is
         ids, mask = _padded([one.prompt for one in batch], pad, network.device)
         width = ids.shape[1]
         draws = [Draws(parameters, [one.seed for one in batch])] if parameters.temperature > 0 else []
@@ -141,7 +143,7 @@ class Local:
             top_k=50,
             num_beams=1,
             pad_token_id=pad,
-            eos_token_id=ends,
+            eos_token_id=ends or None,
         )
         generator: Any = network
         try:
@@ -158,7 +160,16 @@ class Local:
                 f"{len(batch)} questions at once do not fit the memory of {network.device}: lower batch_size"
             ) from None
         return [
-            Reply(*ended(row[width:].tolist(), {*ends, pad}, parameters, self._tokenizer, len(one.prompt)), self.model)
+            Reply(
+                *ended(
+                    row[width:].tolist(),
+                    {*ends, *([pad] if ends else [])},
+                    parameters,
+                    self._tokenizer,
+                    len(one.prompt),
+                ),
+                self.model,
+            )
             for one, row in zip(batch, written, strict=True)
         ]
 
