@@ -159,17 +159,9 @@ class Local:
             raise ValueError(
                 f"{len(batch)} questions at once do not fit the memory of {network.device}: lower batch_size"
             ) from None
+        ending = {*ends, pad} if ends else set()
         return [
-            Reply(
-                *ended(
-                    row[width:].tolist(),
-                    {*ends, *([pad] if ends else [])},
-                    parameters,
-                    self._tokenizer,
-                    len(one.prompt),
-                ),
-                self.model,
-            )
+            Reply(*ended(row[width:].tolist(), ending, parameters, self._tokenizer, len(one.prompt)), self.model)
             for one, row in zip(batch, written, strict=True)
         ]
 
