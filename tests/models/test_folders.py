@@ -144,3 +144,21 @@ def test_a_bad_index_is_named(tmp_path, content, said):
 def test_an_absent_configuration_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"config\.json is absent: expected the configuration"):
         folders.read_json(tmp_path / "config.json", "the configuration")
+
+
+def test_a_fingerprint_is_of_what_makes_the_model(tmp_path):
+    one, other = (weights(tmp_path / name, "model.safetensors") for name in ("one", "other"))
+    (one / "notes.md").write_text("nothing of it")
+    assert folders.fingerprint(one) == folders.fingerprint(other)
+    before = folders.fingerprint(one)
+    (one / "config.json").write_text("{}")
+    changed = folders.fingerprint(one)
+    save_file({"weight": torch.zeros(100)}, one / "model.safetensors")
+    assert len({before, changed, folders.fingerprint(one)}) == 3
+    packed = tmp_path / "model.gguf"
+    packed.write_bytes(b"GGUF")
+    before = folders.fingerprint(packed)
+    packed.write_bytes(b"GGUF2")
+    assert folders.fingerprint(packed) != before
+    with pytest.raises(ValueError, match="cannot be read"):
+        folders.fingerprint(tmp_path / "absent.gguf")

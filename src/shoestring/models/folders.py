@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,20 @@ def check_weights(folder: Path) -> None:
                 pass
         except SafetensorError as error:
             raise ValueError(f"{path} is torn or not safetensors ({one_line(error)}): fetch it again") from error
+
+
+def fingerprint(model: Path) -> str:
+    """A short SHA-256 over what makes a model: of a folder its settings, tokenizer and weights, of a file all of it."""
+    digest = hashlib.sha256()
+    texts = sorted({path for pattern in _TEXT_FILES for path in model.glob(pattern)})
+    for path in [*texts, *weight_files(model)] if model.is_dir() else [model]:
+        try:
+            with path.open("rb") as stream:
+                contents = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be read ({error.strerror or error})") from error
+        digest.update(f"{path.name}\0{contents}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def one_line(error: BaseException) -> str:

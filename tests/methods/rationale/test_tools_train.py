@@ -164,6 +164,17 @@ def test_adapters_in_a_trained_model_are_merged_in_the_end(train, tmp_path, monk
     assert not alike(found, before)
 
 
+def test_another_model_under_the_name_is_not_gone_on_with(train, tmp_path):
+    shape = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
+    done = []
+    for seed in (0, 1):
+        base = presets.build(presets.configuration("neox-tiny", 257, 96, **shape), seed)
+        pretrained.save(base, byte_tokenizer(), tmp_path / "base")
+        done.append(train("--model", tmp_path / "base", "--steps", 2))
+    assert [one.code for one in done] == [0, 2]
+    assert f"begun on {tmp_path / 'base'} " in done[1].err
+
+
 def test_a_packed_model_is_unpacked_once(train, tmp_path, monkeypatch):
     shape = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
     base, loaded = presets.build(presets.configuration("neox-tiny", 257, 96, **shape), 0), pretrained.load
@@ -176,6 +187,7 @@ def test_a_packed_model_is_unpacked_once(train, tmp_path, monkeypatch):
         return loaded(name, *rest, **options)
 
     monkeypatch.setattr(pretrained, "load", load)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
     for _ in range(2):
         done = train("--model", tmp_path / "model.gguf", "--steps", 2)
         assert done.code == 0, done.err

@@ -64,7 +64,7 @@ def ask_about(
     _answerable(examples, prompt)
     parameters = Parameters(chosen.max_tokens, warmth, stop=chosen.stop, seed=seed)
     questions = [
-        Question(_name(place, example), prompts.messages(prompt, example, told), sample)
+        Question(named(place, example), prompts.messages(prompt, example, told), sample)
         for place, example in enumerate(examples)
         for sample in range(samples)
     ]
@@ -85,7 +85,7 @@ def _answerable(examples: Sequence[Example], prompt: prompts.Prompt) -> None:
     for place, example in enumerate(examples):
         if not prompts.choices(prompt, example):
             raise ValueError(
-                f"{_name(place, example)} has no options, of which the prompt {prompt.name} reads one: name the column "
+                f"{named(place, example)} has no options, of which the prompt {prompt.name} reads one: name the column "
                 "that lists them, or the options of all rows"
             )
 
@@ -108,6 +108,7 @@ def _parsed(prompt: prompts.Prompt, example: Example, reply: Reply | None) -> Pa
     return None if reply is None else prompts.read(prompt, example, reply.text, reply.finish_reason)
 
 
-def _name(place: int, example: Example) -> str:
+def named(place: int, example: Example) -> str:
+    """What a question about an example is called."""
     named = next((example.record[key] for key in ("id", "uid", "name") if example.record.get(key)), None)
     return f"row {place + 1}" if named is None else f"row {place + 1} ({named})"

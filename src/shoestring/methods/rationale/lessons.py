@@ -63,8 +63,12 @@ class Taught:
     source_tokens: int = 512
     target_tokens: int = 128
 
+    def text(self) -> str:
+        """As it is kept."""
+        return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
+
     def save(self, folder: Path) -> None:
-        files.replace(folder / KEPT, json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n")
+        files.replace(folder / KEPT, self.text())
 
     @classmethod
     def load(cls, folder: Path) -> Taught:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from shoestring import files, runtime
 from shoestring.cost import Ledger
 from shoestring.data import corpora, tokenizers
-from shoestring.methods.rationale import corruption, datasets
+from shoestring.methods.rationale import corruption, datasets, recipe_models
 from shoestring.methods.rationale.chains import DIGITS
 from shoestring.methods.rationale.encode import Coder, Family, batch, check_room
 from shoestring.methods.rationale.lessons import LABEL, RATIONALE, Way, Wording, lessons
@@ -82,7 +82,7 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
     """Ask the teacher, make the tokenizer, train the bases, choose how to compute; all is kept for a resumed run.
 
     runs  how many there will be, which may go side by side
-    Raises ValueError where `out` was begun on data that has changed since.
+    Raises ValueError where `out` was begun on data, or a model, that has changed since.
     """
     compute = recipe.compute
     made_here = [name for name in recipe.model.names if is_preset(name)]
@@ -92,7 +92,7 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
         raise ValueError(f"model.changes or base with {recipe.model.names[0]!r} alone: expected a preset for them")
     here = runtime.start(processes=compute.processes)
     with here.accelerator.main_process_first():
-        data = fingerprints(recipe)
+        data = {**fingerprints(recipe), **recipe_models.fingerprints(recipe)}
         if here.rank == 0:
             if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
                 for kept in out.glob("settled-*.json"):

@@ -11,7 +11,7 @@ from shoestring import files
 from shoestring.methods.rationale import corruption
 from shoestring.methods.rationale.encode import Family
 from shoestring.methods.rationale.recipe_schema import Recipe
-from shoestring.models import packaged, presets, pretrained, seq2seq
+from shoestring.models import folders, packaged, presets, pretrained, seq2seq
 from shoestring.models.folders import find
 
 GEMMA = "gemma3-270m"  # which Python packages hold
@@ -47,6 +47,14 @@ def folder(name: str, out: Path) -> Path:
         packed = packaged.gemma3_270m() if name == GEMMA else name
         pretrained.save(*pretrained.load(packed), unpacked)
     return unpacked
+
+
+def fingerprints(recipe: Recipe) -> dict[str, str]:
+    """Of each model of a user's own that is gone on with."""
+    names = (name for name in recipe.model.names if name != GEMMA and not is_preset(name))
+    return {
+        name: folders.fingerprint(Path(name).expanduser() if name.endswith(PACKED) else find(name)) for name in names
+    }
 
 
 def family(name: str, out: Path) -> Family:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,7 +53,7 @@ class Student:
         """
         from shoestring.models import pretrained  # not above: it brings the engines of large models along
 
-        told = json.dumps(asdict(self.taught), ensure_ascii=False, indent=1) + "\n"
+        told = self.taught.text()
         kept, form = Path(folder) / KEPT, Path(folder) / FORM
         same = form.exists() and kept.exists() and kept.read_bytes() == told.encode()
         extra = {KEPT: told, FORM: form.read_text(encoding="utf-8") if same else None}

@@ -129,7 +129,9 @@ class Wanted:
                 read = self._ask(examples, teacher, store, budget=replace(budget, tokens=0))  # asks nothing more
             if not read.answered:
                 reason = next(iter(read.asked.failed.values()), None) or read.asked.stopped
-                raise ValueError("stopped before an answer came" if interrupted else f"nothing was answered: {reason}")
+                spent = f" ({paid[0]:,} tokens were paid)" if paid[0] else ""
+                what = "stopped before an answer came" if interrupted else f"nothing was answered: {reason}"
+                raise ValueError(f"{what}{spent}")
         return Found(read, self.samples, budget, *paid, time.monotonic() - since, _left(read, interrupted), interrupted)
 
     def examples(self) -> list[Example]:

@@ -129,7 +129,7 @@ def _read(parsed: Sequence[Parsed | None], replies: Sequence[Reply | None]) -> I
 
 def _failures(read: Read) -> dict[int, str]:
     """Why there is no answer, by the place of the row."""
-    names = {ask._name(place, example): place for place, example in enumerate(read.examples)}
+    names = {ask.named(place, example): place for place, example in enumerate(read.examples)}
     return {names[name]: reason for name, reason in read.asked.failed.items()}
 
 
