@@ -208,6 +208,19 @@ def test_every_arm_has_a_row_and_its_note() -> None:
         assert name == "two-task" or f" to {name}" in notes, name
 
 
+def test_the_words_that_the_informed_arm_does_not_read_are_counted() -> None:
+    made = ground()
+    reasons = ["It is late. So the answer is 1.", "So the answer is 1.", "There is 1 left.", None]
+    examples = [Example(str(place), "1", ("1", "2"), reason, "1") for place, reason in enumerate(reasons)]
+    (name,) = made.tasks
+    made.tasks[name] = replace(made.tasks[name], train=examples)
+    notes = report(
+        "r", outcomes({arm: [0.5, 0.5] for arm in ("standard", "two-task", "informed")}), chosen(), made, ASKED
+    ).notes
+    said = "1 of 3 reasons lost the words that state the answer, 1 were nothing else and are left out; 1 name it still."
+    assert f"informed: {name}, {said}" in notes
+
+
 def test_the_reasons_that_agree_are_counted() -> None:
     made, gold = ground(tasks=("A", "B")), ["1"] * 30 + ["2"] * 10
     for name, reasoned in (("A", 40), ("B", 20)):

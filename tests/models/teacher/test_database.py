@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from contextlib import closing
 
@@ -100,3 +101,17 @@ def test_it_is_held_once(tmp_path):
     with database.hold(path), pytest.raises(ValueError, match=r"answers: already open, in another process or in this"):
         database.hold(path)
     database.hold(path).close()
+
+
+def test_a_lock_that_was_taken_away_meanwhile_is_made_anew(tmp_path, monkeypatch):
+    path, locking, taken = tmp_path / "answers.sqlite", fcntl.flock, []
+
+    def flock(lock, how):
+        if not taken:  # between being opened and being locked here
+            taken.append(True)
+            path.with_name("answers.sqlite.lock").unlink()
+        locking(lock, how)
+
+    monkeypatch.setattr(database.fcntl, "flock", flock)
+    with database.hold(path), pytest.raises(ValueError, match="already open"):
+        database.hold(path)

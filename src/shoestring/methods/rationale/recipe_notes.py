@@ -95,6 +95,7 @@ def _arms(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:
         )
     if INFORMED in names:
         yield f"{INFORMED}: reads the teacher's reason beside the text, at prediction too: the teacher is then needed."
+        yield from (f"{INFORMED}: {task.name}, {_unanswered(task)}." for task in ground.tasks.values())
     if AGREEING in names:
         yield from (f"{AGREEING}: {task.name}, {_left_out(task)}." for task in ground.tasks.values())
 
@@ -137,6 +138,15 @@ def _left_out(task: Task) -> str:
     (removed,) = filters.apply(task.train, ["agrees"]).removed
     share = f"{removed.count:,} of {removed.judged:,} reasons ({removed.share:.0%})"
     return f"{share} are for a label that is not the gold one, and left out"
+
+
+def _unanswered(task: Task) -> str:
+    """What was taken out of the reasons that the informed arm reads."""
+    (removed,) = filters.apply(task.train, ["leak"]).removed
+    return (
+        f"{removed.changed:,} of {removed.judged:,} reasons lost the words that state the answer, {removed.count:,} "
+        f"were nothing else and are left out; {removed.holding:,} name it still"
+    )
 
 
 def _flops(outcomes: Sequence[Outcome]) -> float:

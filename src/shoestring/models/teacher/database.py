@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,19 +29,24 @@ def hold(path: Path) -> IO[str]:
     """Lock a store, by a file beside it, until what is returned is closed."""
     if path.is_dir():
         raise ValueError(f"{path}: a folder: expected a file for the answers, such as {path / 'answers.sqlite'}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("w")
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be written there ({error.strerror}): name another file") from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        raise ValueError(
-            f"{path}: already open, in another process or in this one; wait for it, close it, or name another file"
-        ) from None
-    return lock
+    beside = path.with_name(path.name + ".lock")
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = beside.open("w")
+        except OSError as error:
+            raise ValueError(f"{path}: cannot be written there ({error.strerror}): name another file") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise ValueError(
+                f"{path}: already open, in another process or in this one; wait for it, close it, or name another file"
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(lock.fileno()), beside.stat()):
+                return lock
+        lock.close()  # it was taken away between being opened and being locked: another would lock a new one
 
 
 def opened(path: Path) -> sqlite3.Connection:
