@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from math import sqrt
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shoestring.methods.rationale import chains as module
 from shoestring.methods.rationale import prompts, prompts_reading
 from shoestring.methods.rationale.chains import DIGITS, Shape, asked, chains, solve, taught
 from shoestring.methods.rationale.parse import Parsed
@@ -71,13 +73,23 @@ def test_the_last_chain_of_a_prompt_is_what_is_asked() -> None:
         asked("What is it?")
 
 
-def test_as_many_as_there_are_and_no_more() -> None:
-    # ten digits twice, two orders of the letters, two signs
-    every = chains(Shape(2, 1), 400, 0)
-    assert len({example.text for example in every}) == 400
-    with pytest.raises(ValueError, match=r"401 different chains of 2 given and 1 derived letters were not found"):
-        chains(Shape(2, 1), 401, 0)
+def test_as_many_as_there_are_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LETTERS", "xyz")
+    # six orders of the letters, ten digits twice, which of the two comes first in the sum, two signs
+    every = chains(Shape(2, 1), 2400, 0)
+    assert len({example.text for example in every}) == 2400
+    with pytest.raises(ValueError, match=r"2401 different chains of 2 given and 1 derived letters were not found"):
+        chains(Shape(2, 1), 2401, 0)
     assert chains(Shape(2, 1), 0, 0) == []
+
+
+def test_any_letter_may_stand_anywhere() -> None:
+    texts = [example.text for example in chains(Shape(2, 2), 2000, 0)]
+    for place in ("^(.)=", ";(.)=[0-9];.=[a-z]", r"\?(.)$"):
+        found = Counter(re.findall(place, "\n".join(texts), re.MULTILINE))
+        assert len(found) == 26
+        assert found.total() == len(texts)
+        assert max(found.values()) < 2 * len(texts) / 26
 
 
 def test_a_slip_is_in_the_last_step_alone() -> None:

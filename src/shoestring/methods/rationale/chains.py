@@ -1,7 +1,7 @@
 """Reasoning chains made by a program: a few assignments, what follows from them, and the program as their teacher.
 
-a=3;b=5;c=b+a;?c        the text
-c=b+a=5+3=8             the reason, one step a derived letter, values modulo ten
+q=3;b=5;k=b+q;?k        the text: any letters, none of which has a place or a meaning of its own
+k=b+q=5+3=8             the reason, one step a derived letter, values modulo ten
 8                       the label
 """
 
@@ -103,7 +103,7 @@ def asked(prompt: str) -> str:
 
 
 def _chain(shape: Shape, raw: np.random.Generator) -> str:
-    names = _LETTERS[: shape.given + shape.derived]
+    names = raw.permutation([*_LETTERS])[: shape.given + shape.derived]
     parts = [f"{name}={int(raw.integers(10))}" for name in names[: shape.given]]
     for place in range(shape.given, shape.given + shape.derived):
         # the letter derived before is always used, so that no step of the reason can be left out
