@@ -23,10 +23,10 @@ SHAPES = st.builds(Shape, st.integers(2, 6), st.integers(1, 8))
 @pytest.mark.parametrize(
     ("text", "reason", "label"),
     [
-        ("a=3;b=5;c=b+a;?c", "c=b+a=5+3=8", "8"),
-        ("a=2;b=9;c=a-b;?c", "c=a-b=2-9=3", "3"),
-        ("a=7;b=6;c=a-b;d=b+c;?d", "c=a-b=7-6=1;d=b+c=6+1=7", "7"),
-        ("a=9;b=9;c=a+b;?c", "c=a+b=9+9=8", "8"),
+        ("a=3;b=5;c=b+a;?c", "5+3=8", "8"),
+        ("a=2;b=9;c=a-b;?c", "2-9=3", "3"),
+        ("a=7;b=6;c=a-b;d=b+c;?d", "7-6=1;6+1=7", "7"),
+        ("a=9;b=9;c=a+b;?c", "9+9=8", "8"),
         ("a=4;b=0;?a", "", "4"),
     ],
 )
@@ -66,7 +66,7 @@ def test_shapes_that_cannot_be(given: int, derived: int) -> None:
 
 
 def test_the_last_chain_of_a_prompt_is_what_is_asked() -> None:
-    prompt = "Q: a=3;b=5;c=b+a;?c\nA: c=b+a=5+3=8 So the answer is 8.\n\nQ: a=1;b=2;c=a-b;?c\nA:"
+    prompt = "Q: a=3;b=5;c=b+a;?c\nA: 5+3=8 So the answer is 8.\n\nQ: a=1;b=2;c=a-b;?c\nA:"
     assert asked(prompt) == "a=1;b=2;c=a-b;?c"
     assert asked("a=3;b=5;c=b+a;?c") == "a=3;b=5;c=b+a;?c"
     with pytest.raises(ValueError, match=r"no chain stands in 'What is it\?'"):
@@ -135,14 +135,16 @@ def test_each_step_of_a_reason_is_right_and_needed(shape: Shape, seed: int) -> N
     assert steps[-1].endswith(f"={label}")
     known = dict(re.findall(r"([a-z])=([0-9]);", example.text))
     assert len(known) == shape.given
-    for place, step in enumerate(steps):
-        letter, term, filled, found = step.split("=")
+    terms = re.findall(r"([a-z])=([a-z][+-][a-z]);", example.text)
+    before = ""
+    for step, (letter, term) in zip(steps, terms, strict=True):
+        filled, found = step.split("=")
         assert filled == f"{known[term[0]]}{term[1]}{known[term[2]]}"
         one, other = int(filled[0]), int(filled[2])
         assert int(found) == (one + other if filled[1] == "+" else one - other) % 10
         assert term[0] != term[2]
-        assert place == 0 or steps[place - 1][0] in (term[0], term[2]), "no step can be left out"
-        known[letter] = found
+        assert before in term, "no step can be left out"
+        known[letter], before = found, letter
     assert example.text.endswith(f"?{letter}")
 
 

@@ -1,7 +1,7 @@
 """Reasoning chains made by a program: a few assignments, what follows from them, and the program as their teacher.
 
 q=3;b=5;k=b+q;?k        the text: any letters, none of which has a place or a meaning of its own
-k=b+q=5+3=8             the reason, one step a derived letter, values modulo ten
+5+3=8                   the reason, one step a derived letter with the values filled in, modulo ten
 8                       the label
 """
 
@@ -76,7 +76,7 @@ def _solved(text: str) -> tuple[str, str]:
         first, sign, second = term[0], term[1], term[2]
         one, other = values[first], values[second]
         values[letter] = (one + other if sign == "+" else one - other) % 10
-        steps.append(f"{letter}={term}={one}{sign}{other}={values[letter]}")
+        steps.append(f"{one}{sign}{other}={values[letter]}")
     return ";".join(steps), str(values[asked.removeprefix("?")])
 
 
