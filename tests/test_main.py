@@ -82,6 +82,7 @@ def test_help_names_the_commands_and_the_rooms(call: Call) -> None:
         for word in ("list", "run", "compare", "report", *(room.name for room in rooms.every())):
             assert word in found.out
     assert "KEY=VALUE" in call("run", "--help").out
+    assert "The room's name" in call("run", "--help").out, "arguments have their help, as options do"
 
 
 def test_a_rooms_tools_are_its_own(call: Call) -> None:

@@ -156,7 +156,7 @@ def main() -> None:
     except click.ClickException as error:
         _stop(" ".join(error.format_message().split()), 2)
     except KeyboardInterrupt:
-        _stop("stopped; the same command goes on from the last checkpoint", 130)
+        _stop("stopped; the same command goes on from the last checkpoint, where there is one", 130)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("SHOESTRING_TRACEBACK"):
             raise

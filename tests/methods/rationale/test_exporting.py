@@ -137,6 +137,8 @@ def test_torn_and_foreign_files_are_refused(pair: tuple[Student, Path], tmp_path
         (tmp_path / "alone.onnx").write_bytes(whole)
         with pytest.raises(ValueError, match=r"alone\.decoder\.onnx: no such file"):
             Exported.load(tmp_path / "alone.onnx")
+        with pytest.raises(ValueError, match=r"the decoder of a student: give the file beside it"):
+            Exported.load(decoder_of(path))
         other = decoder_of(path).read_bytes()
         told = json.loads(onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map["shoestring"])
         (tmp_path / "alone.decoder.onnx").write_bytes(other.replace(told["of"].encode(), b"0" * 16))

@@ -272,5 +272,6 @@ def test_ctrl_c_keeps_and_writes_what_is_there(rows_file, tmp_path, read_rows):
     written = read_rows(out)
     assert len(written) == 9
     assert 0 < sum(row["teacher"] is not None for row in written) < 9
+    assert written[-1]["problem"] == "no answer: stopped before it was answered"
     assert json.loads(data.read_text().splitlines()[0]) == ROWS[0]
     assert out.with_suffix(".sqlite").exists()

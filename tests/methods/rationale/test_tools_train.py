@@ -94,6 +94,10 @@ def test_the_same_command_does_nothing_anew(train, tmp_path):
     assert other.code == 2
     assert "it holds a run with seed=0, this one has 1" in other.err
     assert (tmp_path / "student" / "rationale.json").exists()
+    (tmp_path / "student" / "model.safetensors").unlink()
+    gone = train()
+    assert gone.code == 2
+    assert "student holds no weights" in gone.err
 
 
 def test_stopped_and_gone_on_with_is_never_stopped(train, call, tmp_path, monkeypatch):

@@ -110,5 +110,5 @@ def _parsed(prompt: prompts.Prompt, example: Example, reply: Reply | None) -> Pa
 
 def named(place: int, example: Example) -> str:
     """What a question about an example is called."""
-    named = next((example.record[key] for key in ("id", "uid", "name") if example.record.get(key)), None)
-    return f"row {place + 1}" if named is None else f"row {place + 1} ({named})"
+    own = next((example.record[key] for key in ("id", "uid", "name") if example.record.get(key)), None)
+    return f"row {place + 1}" if own is None else f"row {place + 1} ({own})"

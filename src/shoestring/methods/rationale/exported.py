@@ -93,6 +93,8 @@ class Exported:
         path = Path(path)
         session = _session(path, threads)
         told = _told(session, path)
+        if told["coder"] is None:
+            raise ValueError(f"{path}: the decoder of a student: give the file beside it, whose name lacks '.decoder'")
         taught = {**told["taught"], "options": tuple(told["taught"]["options"])}
         found = Taught(**{**taught, "wording": Wording(**taught["wording"])})
         words: dict[str, Any] = dict(told["coder"])

@@ -127,6 +127,7 @@ class Wanted:
             except KeyboardInterrupt:
                 interrupted = True
                 read = self._ask(examples, teacher, store, budget=replace(budget, tokens=0))  # asks nothing more
+                read = replace(read, asked=replace(read.asked, stopped="stopped before it was answered"))
             if not read.answered:
                 reason = next(iter(read.asked.failed.values()), None) or read.asked.stopped
                 spent = f" ({paid[0]:,} tokens were paid)" if paid[0] else ""

@@ -24,6 +24,7 @@ from shoestring.methods.rationale.rows import FORM
 from shoestring.methods.rationale.tools_form import Said
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
 from shoestring.methods.rationale.tools_student import remember
+from shoestring.models import folders
 
 WORK, SUMMARY = "training", "summary.json"  # within a student's folder
 
@@ -148,6 +149,7 @@ class Training(config.Recipe):
             last = (FORM, TAUGHT)
             for path in sorted(source.iterdir(), key=lambda path: (path.name in last, path.name == TAUGHT)):
                 path.replace(out / path.name)
+        folders.check_weights(out)
         for rate in trained.outcomes:
             shutil.rmtree(trained.folder(rate) / "student", ignore_errors=True)
         told = {
