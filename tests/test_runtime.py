@@ -95,6 +95,20 @@ def test_a_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert runtime.compiler() is None
 
 
+@pytest.mark.parametrize(
+    ("said", "launched", "found"),
+    [(None, False, 4), ("1", False, 1), ("3,2", False, 3), ("9", False, 4), ("1", True, 4)],
+)
+def test_threads_share_the_cores_and_heed_what_a_user_set(
+    said: str | None, launched: bool, found: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "cores", lambda: 8)
+    for name, value in (("OMP_NUM_THREADS", said), ("LOCAL_RANK", "0" if launched else None)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert runtime.threads(2) == found
+    assert runtime.threads(20) == 1
+
+
 # seeds
 
 

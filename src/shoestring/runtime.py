@@ -187,6 +187,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def threads(processes: int) -> int:
+    """Threads of each of so many processes that share the cores: no more than OMP_NUM_THREADS, where a user set that.
+
+    A launcher of several processes sets it to 1 by itself, which says nothing.
+    """
+    fair, most = max(1, cores() // processes), os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    told = most.isdecimal() and int(most) and "LOCAL_RANK" not in os.environ
+    return min(fair, int(most)) if told else fair
+
+
 def compiler() -> str | None:
     """Why `torch.compile` cannot work here, or None where it can: on a CPU it needs a C++ compiler."""
     if torch.accelerator.is_available() or shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++"):

@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 
 from shoestring.models import folders
@@ -79,6 +80,18 @@ def test_a_cache_without_the_weights_is_not_enough(hub):
 def test_an_absent_name_is_refused_offline(hub, name):
     with pytest.raises(ValueError, match=f"{name} is neither a folder nor in the Hub's cache"):
         folders.find(name)
+
+
+def test_a_hub_that_is_not_reached_is_told_in_a_few_words(hub, monkeypatch):
+    import huggingface_hub
+
+    def answer(*_args, **_kwargs):
+        raise LocalEntryNotFoundError("An error happened, and so on") from OSError("no route")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", answer)
+    with pytest.raises(ValueError, match=r"cache, and the Hub was not reached \(no route\)$"):
+        folders.find("org/name")
 
 
 def test_what_the_hub_says_is_told_on_one_line(hub, monkeypatch):

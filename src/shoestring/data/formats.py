@@ -108,7 +108,10 @@ def json_rows(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         place = f"{name}:{number}"
         try:
             row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # of an integer of thousands of digits too
+        except json.JSONDecodeError as error:
+            what = f"{error.msg}, column {error.colno}"  # its line is of this line alone
+            raise ValueError(f"{place}: not JSON ({what}): expected one object a line") from error
+        except (ValueError, RecursionError) as error:  # an integer of thousands of digits
             raise ValueError(f"{place}: not JSON ({error}): expected one object a line") from error
         if not isinstance(row, dict):
             raise ValueError(f"{place}: a JSON {type(row).__name__}, expected an object with a text field")

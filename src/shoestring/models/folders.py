@@ -21,7 +21,7 @@ def find(name: str) -> Path:
     if path.is_absolute() or name.startswith(("./", "../", "~")) or name.count("/") > 1:
         raise ValueError(f"{name}: there is no such folder")
     from huggingface_hub import constants
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         cached = _snapshot(name, local=True)
@@ -29,12 +29,15 @@ def find(name: str) -> Path:
             return cached
     except (OSError, HfHubHTTPError, HFValidationError):
         pass  # nothing in the cache: the Hub is asked next
+    absent = f"{name} is neither a folder nor in the Hub's cache"
     if constants.HF_HUB_OFFLINE:
-        raise ValueError(f"{name} is neither a folder nor in the Hub's cache, and HF_HUB_OFFLINE is set")
+        raise ValueError(f"{absent}, and HF_HUB_OFFLINE is set")
     try:
         return _snapshot(name, local=False)
+    except LocalEntryNotFoundError as error:
+        raise ValueError(f"{absent}, and the Hub was not reached ({one_line(error.__cause__ or error)})") from error
     except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise ValueError(f"{name} is neither a folder nor in the Hub's cache; of the Hub: {one_line(error)}") from error
+        raise ValueError(f"{absent}; of the Hub: {one_line(error)}") from error
 
 
 def _snapshot(name: str, local: bool) -> Path:

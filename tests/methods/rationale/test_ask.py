@@ -14,7 +14,7 @@ from shoestring.methods.rationale import prompts_reading
 from shoestring.methods.rationale.ask import Read, ask_about
 from shoestring.methods.rationale.chains import DIGITS, Shape, asked, chains, solve, taught
 from shoestring.methods.rationale.examples import Example
-from shoestring.methods.rationale.parse import Parsed
+from shoestring.methods.rationale.parse import Parsed, Rules
 from shoestring.methods.rationale.prompts import Parameters, Prompt
 from shoestring.models.teacher.answers import Answers
 from shoestring.models.teacher.budget import Budget
@@ -273,6 +273,29 @@ def test_options_that_nobody_named_are_missed_before_anything_is_asked(samples: 
         with pytest.raises(ValueError, match=r"^row 2 \(q7\) has no options, of which the prompt cqa reads one: name"):
             ask_about(some, prompt, endpoint, kept, samples=samples, temperature=1.0)
     assert server.received == 0
+
+
+def refused(examples: list[Example], prompt: Prompt, store: Path, message: str) -> None:
+    with serving(right) as server, Answers(store) as kept:
+        endpoint = Endpoint("teacher", server.url, api_key="none")
+        with pytest.raises(ValueError, match=message):
+            ask_about(examples, prompt, endpoint, kept)
+    assert server.received == 0
+
+
+def test_a_gold_label_that_no_answer_can_agree_with_is_missed_before_anything_is_asked(store: Path) -> None:
+    some = [Example("A", "spam"), Example("B", "spim", record={"id": 7})]
+    prompt = Prompt("mine", "{{text}} {{options}}", "{{rationale}} {{label}}", Rules(), options=("spam", "ham"))
+    refused(some, prompt, store, r"^row 2 \(7\) has the gold label 'spim', which is none .* prompt mine: spam, ham$")
+
+
+def test_a_question_that_names_no_option_is_missed_before_anything_is_asked(store: Path) -> None:
+    prompt = Prompt("mine", "{{text}}", "{{rationale}} {{label}}", Rules())
+    some = [Example("Mail A", options=("spam", "ham"))]
+    refused(some, prompt, store, r"^the prompt mine tells the teacher none of the options \(spam, ham\): put \{\{opt")
+    told = replace(prompt, told="{{text}} is {{label}}")
+    found, _ = about(lambda *_: "Why? The answer is spam", store, [replace(some[0], label="spam")], told, told=True)
+    assert found.examples[0].rationale == "Why?"
 
 
 def test_a_prompts_own_options_are_enough_and_other_labels_need_none(store: Path) -> None:

@@ -89,9 +89,12 @@ def test_duplicates() -> None:
     kept, removed = filters.duplicates([GOOD, again, other, BARE, BARE])
     assert kept == [GOOD, other, BARE, BARE]
     assert removed.examples == (again,)
+    assert (removed.count, removed.again) == (1, 1)
     same = [replace(GOOD, text=f"x{number}", rationale="It fits.") for number in range(4)]
     assert filters.duplicates(same, texts=3)[0] == []
     assert filters.duplicates(same, texts=4)[0] == same
+    told = filters.apply([*same, GOOD, again], ["duplicates"]).table()
+    assert "1 of an example there before, 4 given for many texts" in told
 
 
 # several

@@ -11,6 +11,7 @@ import yaml
 
 from shoestring.methods.rationale import datasets, labels, prompts, prompts_reading
 from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.parse import Rules
 from shoestring.methods.rationale.prompts import Demonstration, Parameters
 
 DATA = Path(os.environ.get("SHOESTRING_DATA", Path(__file__).parents[4] / "shared" / "data")) / "rationale"
@@ -85,11 +86,24 @@ def test_one_of_ones_own(tmp_path: Path) -> None:
     assert sent.endswith("Mail:\nS / B\nWhy?")
 
 
+def test_the_one_on_the_card(tmp_path: Path) -> None:
+    card = Path(prompts_reading.__file__).with_name("README.md").read_text(encoding="utf-8")
+    (tmp_path / "mails.yaml").write_text(card.split("```yaml\n")[1].split("```")[0])
+    prompt = prompts_reading.load(tmp_path / "mails.yaml")
+    ((_, sent),) = prompts.messages(prompt, Example("Buy now", "spam"), told=True)
+    assert sent.endswith("A friend asks. So the answer is ham.\n\nMail: Buy now\nIt is spam. Why?")
+    assert prompt.parameters.stop == ("\nMail:",)
+
+
 def test_little_is_needed(tmp_path: Path) -> None:
     few = write(tmp_path, instruction=..., demonstrations=..., told=..., parameters=..., question="{{text}}")
     prompt = prompts_reading.load(str(few))
     assert prompts.messages(prompt, Example("x")) == (("user", "x"),)
     assert prompt.parameters == Parameters()
+    absent: dict[str, Any] = dict.fromkeys(OWN.keys() - {"name", "answer"}, ...)
+    prompt = prompts_reading.load(write(tmp_path, **{**absent, "question": "{{text}} {{options}}"}))
+    assert prompt.rules == Rules()
+    assert prompts.messages(prompt, Example("x", options=("a", "b"))) == (("user", "x (a) a\n(b) b"),)
 
 
 def demonstration(**change: Any) -> list[dict[str, Any]]:
@@ -128,7 +142,7 @@ def demonstration(**change: Any) -> list[dict[str, Any]]:
         ({"told": "{{text}}"}, r"told lacks a place .*: add \{\{label\}\}"),
         ({"told": "{{label}}"}, r"told lacks a place .*: add \{\{body\}\}"),
         ({"demonstrations": demonstration(sender="x")}, None),  # a column of one alone is none of the question's
-        ({"parse": {"split": ["x"]}}, r"own\.yaml: parse\.label is missing"),
+        ({"name": ..., "question": ...}, r"own\.yaml: name, question are missing$"),
         ({"parse": {"split": [], "label": "text"}}, r"parse\.split is empty"),
         (
             {"parse": {"split": ["x"], "label": "choice"}},

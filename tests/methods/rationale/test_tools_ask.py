@@ -72,6 +72,15 @@ def test_rows_come_back_with_what_the_teacher_gave(ask, tmp_path, read_rows):
     assert there(tmp_path) == {"r.jsonl", "r.sqlite", "r.sqlite.lock"}
 
 
+def test_answers_of_which_none_can_be_read_are_a_warning(call, served, rows_file, tmp_path):
+    rows_file(ROWS[1:2])
+    base = ("ask", tmp_path / "data.jsonl", "--teacher", served.url, "--model", "dogs", "--out", tmp_path / "r.jsonl")
+    found = call(*base, *ASKED)
+    assert found.code == 0
+    assert "warning: no answer could be read" in found.err
+    assert "r.jsonl: 1 row, 0 with a reason and a label" in found.out
+
+
 def test_what_went_wrong_is_counted_and_shown(ask):
     found = ask(*ASKED, "--price", "1,2")
     lines = {line.strip().rpartition("  ")[0].strip(): line.split("  ")[-1].strip() for line in found.out.splitlines()}

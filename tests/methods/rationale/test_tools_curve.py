@@ -59,8 +59,9 @@ def test_by_labels_and_by_size(curve, tmp_path):
         (("--arms", "standard,two-tasks"), "--arms 'two-tasks': no such arm; did you mean 'two-task'?"),
         (("--arms", "two-task,distilled"), "expected the arms 'standard', the twin, and 'two-task'"),
         (("--arms", "standard,two-task,human"), "--arms 'human': no column of people's reasons"),
-        (("--fractions", "half,1"), "--fractions 'half,1': expected numbers up to 1"),
-        (("--fractions", "2"), "curve: fractions.0: expected less than or equal to 1, got 2.0"),
+        (("--fractions", "half,1"), "--fractions 'half,1': expected numbers above 0, up to 1, each once"),
+        (("--fractions", "2"), "--fractions '2': expected numbers above 0"),
+        (("--fractions", "0.5,0.5"), "--fractions '0.5,0.5': expected numbers above 0, up to 1, each once"),
         (("--model", "t5-tinny"), "did you mean 't5-tiny'?"),
         (("--column", "txt"), "no column 'txt'"),
         (("--out", "{tmp}/data.jsonl"), "a file: expected a folder"),
@@ -73,3 +74,10 @@ def test_what_is_wrong_leaves_nothing(curve, tmp_path, words, message):
     assert message in done.err.splitlines()[-1]
     assert done.err.splitlines()[-1].startswith("shoestring: ")
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
+
+
+def test_rows_without_reasons_are_missed_before_runs_are_announced(curve, rows_file):
+    rows_file([{"text": row["text"], "label": row["label"]} for row in ROWS])
+    done = curve()
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "data.jsonl: no column of reasons: name it by --rationale, or let `ask` write them" in done.err

@@ -134,11 +134,24 @@ def test_the_other_ways(train, tmp_path, way):
 
 def test_rows_without_reasons_are_enough_for_the_standard_way(train, rows_file, tmp_path):
     rows_file([{"text": one["text"], "label": one["label"]} for one in ROWS])
-    assert train("--way", "standard", "--steps", 2).code == 0
+    done = train("--way", "standard", "--steps", 2)
+    assert done.code == 0, done.err
+    assert "with a reason" not in done.out
+    assert "freely" not in done.out
     refused = train("--way", "two-task", "--steps", 2, "--out", tmp_path / "other")
     assert refused.code == 2
-    assert "two-task: no example has a rationale" in refused.err
+    assert "data.jsonl: no column of reasons: name it by --rationale" in refused.err
     assert not (tmp_path / "other").exists()
+    rows_file([{**one, "rationale": None} for one in ROWS])
+    refused = train("--way", "two-task", "--steps", 2, "--out", tmp_path / "other")
+    assert (refused.code, refused.out) == (2, "")
+    assert "two-task: no example has a rationale" in refused.err
+
+
+def test_labels_that_look_like_options_are_told_to_be_written(train):
+    done = train("--steps", 2, plain=PLAIN[: -len(OPTIONS)])
+    assert done.code == 0, done.err
+    assert "no options were named: the student writes its label, of which there are 10, freely; with --op" in done.out
 
 
 def test_rows_without_labels_and_files_to_judge_by(train, rows_file, tmp_path):

@@ -258,7 +258,7 @@ def test_a_budget_is_used_up_to_what_the_next_may_take(scripted, store):
     assert asked.paid.tokens == 35 * asked.paid.requests
     assert 3200 - (30 + 3 + 16 + 20) < asked.paid.tokens <= 3200
     assert re.fullmatch(
-        rf"the budget is spent: the next question may take 6[789] tokens, and {asked.paid.tokens:,} of 3,200 tokens "
+        rf"the budget is spent \(the next question may take 6[789] tokens\): {asked.paid.tokens:,} of 3,200 tokens "
         rf"are paid, {200 - asked.paid.requests} of 200 questions are left",
         asked.stopped or "",
     )

@@ -83,7 +83,7 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     rows = text.batch // recipe.accumulate // here.processes
     batch = next(iter(TokenBatches(tokens["train"], rows, text.length, seed=0)))
     workers = recipe.compute.workers or affordable(runs, _trajectory_bytes(recipe, model))
-    threads = max(1, runtime.cores() // (workers * here.processes))
+    threads = runtime.threads(workers * here.processes)
     passes = recipe.steps * recipe.accumulate
     settled = settle(model, next_token, batch, passes, out / "settled.json", threads, recipe.compute.precision)
     places = {split: found.folder for split, found in tokens.items()}

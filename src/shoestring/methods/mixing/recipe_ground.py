@@ -94,7 +94,7 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
         model = pretrained.load(found)[0].train() if found else _preset(recipe, folder, tasked.length, recipe.seeds[0])
         batch = _batch(recipe, tasked, here.processes)
         workers = compute.workers or affordable(runs, _bytes(model, batch))
-        threads = max(1, runtime.cores() // (workers * here.processes))
+        threads = runtime.threads(workers * here.processes)
         settled = settle(model, next_token, batch, recipe.steps, out / "settled.json", threads, compute.precision)
     start = found
     if recipe.base is not None:

@@ -148,7 +148,7 @@ class Wanted:
         batch: Batch = next(iter(training.mixture({plan.skills[0]: 1.0}, 0)))
         kept = self.folder / "settled.json"
         settled = settle(model, next_token, batch, self.steps, kept, torch.get_num_threads(), self.precision)
-        threads = settled.threads if self.workers == 1 else max(1, runtime.cores() // self.workers)
+        threads = settled.threads if self.workers == 1 else runtime.threads(self.workers)
         return replace(training, precision=settled.precision, compiled=settled.compiled, threads=threads)
 
     def _doubts(self, training: Training, plan: Plan) -> Iterator[str]:

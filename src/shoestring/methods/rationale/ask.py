@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shoestring.methods.rationale import prompts
+from shoestring.methods.rationale import labels, prompts, rows
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.parse import Parsed, counts
 from shoestring.methods.rationale.vote import vote
@@ -62,6 +62,8 @@ def ask_about(
     if samples < 1 or (samples > 1 and warmth == 0):
         raise ValueError(f"{samples} samples at temperature {warmth:g}: expected one, or a temperature above zero")
     _answerable(examples, prompt)
+    if not told and prompt.rules.label == "option" and examples:
+        _check_shown(examples[0], prompt)
     parameters = Parameters(chosen.max_tokens, warmth, stop=chosen.stop, seed=seed)
     questions = [
         Question(named(place, example), prompts.messages(prompt, example, told), sample)
@@ -79,15 +81,32 @@ def ask_about(
 
 
 def _answerable(examples: Sequence[Example], prompt: prompts.Prompt) -> None:
-    """Refuse before anything is paid for what no answer could be read of."""
+    """Refuse before anything is paid for what no answer could be read of, or no answer could be right about."""
     if prompt.rules.label != "option":
         return
     for place, example in enumerate(examples):
-        if not prompts.choices(prompt, example):
+        options = prompts.choices(prompt, example)
+        if not options:
             raise ValueError(
                 f"{named(place, example)} has no options, of which the prompt {prompt.name} reads one: name the column "
                 "that lists them, or the options of all rows"
             )
+        if example.label is not None and labels.match(example.label, options) is None:
+            raise ValueError(
+                f"{named(place, example)} has the gold label {rows.shown(example.label)}, which is none of the options "
+                f"of the prompt {prompt.name}: {', '.join(options)}"
+            )
+
+
+def _check_shown(example: Example, prompt: prompts.Prompt) -> None:
+    """Refuse a question that names none of its options: a teacher would have to guess what they are called."""
+    options = prompts.choices(prompt, example)
+    ((_, sent),) = prompts.messages(prompt, example)
+    if not any(labels.folded(option) in labels.folded(sent) for option in options):
+        raise ValueError(
+            f"the prompt {prompt.name} tells the teacher none of the options ({', '.join(options)}): "
+            "put {{options}} into its question"
+        )
 
 
 def _taught(example: Example, parsed: Sequence[Parsed], prompt: prompts.Prompt, samples: int, told: bool) -> Example:

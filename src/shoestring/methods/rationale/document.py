@@ -48,9 +48,9 @@ class Part:
             if name not in known:
                 hint = rows.nearest(name, known) or f"; expected one of {', '.join(known)}"
                 raise self.error("", f"has the unknown key {name!r}{hint}")
-        for name in needed:
-            if name not in self.held:
-                raise self.error(name, "is missing")
+        missing = [name for name in needed if name not in self.held]
+        if missing:
+            raise self.error(", ".join(missing), "is missing" if len(missing) == 1 else "are missing")
 
     def text(self, name: str, default: str | None = None) -> str:
         held = self.held.get(name, default)

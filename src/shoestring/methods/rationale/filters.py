@@ -29,6 +29,7 @@ class Removed:
     examples the first few of these
     changed  of how many it changed the reason
     holding  how many that passed `leak` name their gold label all the same
+    again    how many that `duplicates` took out are of an example that was there before; the others fit any
     """
 
     name: str
@@ -37,6 +38,7 @@ class Removed:
     examples: tuple[Example, ...] = ()
     changed: int = 0
     holding: int = 0
+    again: int = 0
 
     @property
     def share(self) -> float:
@@ -56,6 +58,8 @@ class Filtered:
         for one in self.removed:
             more = [f"{one.changed} shortened"] if one.changed else []
             more += [f"{one.holding} still name the label"] if one.holding else []
+            if one.name == "duplicates" and one.count:
+                more += [f"{one.again} of an example there before, {one.count - one.again} given for many texts"]
             line = f"{one.name:<12}{one.judged:>8}{one.count:>8}{one.share:>8.1%}  {', '.join(more)}"
             lines += [line.rstrip(), *(f"    {_brief(example)}" for example in one.examples)]
         return "\n".join(lines)
@@ -141,8 +145,9 @@ def _taken(name: str, examples: Sequence[Example], judged: Judged) -> tuple[list
     out = [before for before, after in pairs if after is None]
     changed = sum(after is not None and before.rationale != after.rationale for before, after in pairs)
     holding = sum(one.rationale is not None and _holds(one) for one in kept) if name == "leak" else 0
+    again = sum(_repeated(examples)) if name == "duplicates" else 0
     given = sum(one.rationale is not None for one in examples)
-    return kept, Removed(name, given, len(out), tuple(out[:SHOWN]), changed, holding)
+    return kept, Removed(name, given, len(out), tuple(out[:SHOWN]), changed, holding, again)
 
 
 def _agrees(examples: Sequence[Example]) -> Judged:
@@ -185,15 +190,23 @@ def _duplicates(examples: Sequence[Example], texts: int = 3) -> Judged:
     for one in examples:
         if one.rationale is not None:
             given.setdefault(labels.folded(one.rationale), set()).add(labels.folded(one.text))
+
+    def wide(one: Example) -> bool:
+        return one.rationale is not None and len(given[labels.folded(one.rationale)]) > texts
+
+    return [None if again or wide(one) else one for one, again in zip(examples, _repeated(examples), strict=True)]
+
+
+def _repeated(examples: Sequence[Example]) -> list[bool]:
+    """Whether each has a reason and its text and label were there before, with one."""
     seen: set[tuple[str, str]] = set()
-    judged: Judged = []
+    found = []
     for one in examples:
         key = (labels.folded(one.text), labels.folded(one.label or ""))
-        again = key in seen or (one.rationale is not None and len(given[labels.folded(one.rationale)]) > texts)
-        judged.append(None if again and one.rationale is not None else one)
+        found.append(one.rationale is not None and key in seen)
         if one.rationale is not None:
             seen.add(key)
-    return judged
+    return found
 
 
 def _answers(one: Example) -> set[str]:

@@ -15,6 +15,7 @@ from shoestring.methods.rationale.examples import Example
 
 Way = Literal["standard", "distilled", "two-task", "single-task", "informed"]
 WAYS: tuple[Way, ...] = ("standard", "distilled", "two-task", "single-task", "informed")
+REASONED: tuple[Way, ...] = ("two-task", "single-task", "informed")  # those that learn from reasons
 LABEL, RATIONALE = "label", "rationale"
 SHUFFLE = 1 << 63  # beside a seed, where streams have the number of an epoch
 KEPT = "rationale.json"
@@ -80,7 +81,9 @@ class Taught:
         try:
             words, options = kept.pop("wording"), kept.pop("options")
             found = cls(wording=Wording(**words), options=tuple(options), **kept)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except KeyError as error:
+            raise ValueError(f"{path}: not how a student was taught (no {error})") from None
+        except (AttributeError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not how a student was taught ({error})") from None
         texts = isinstance(options, list) and all(isinstance(text, str) for text in (*options, *words.values()))
         if not texts or not type(found.source_tokens) is type(found.target_tokens) is int:

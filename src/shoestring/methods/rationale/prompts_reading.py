@@ -37,25 +37,27 @@ def load(name: str | Path) -> Prompt:
 
 
 def _prompt(top: Part) -> Prompt:
-    top.only(_TOP, ("name", "question", "answer", "parse"))
+    top.only(_TOP, ("name", "question", "answer"))
     options = top.options()
     listed = top.held.get("demonstrations", [])
     if not isinstance(listed, list):
         raise top.error("demonstrations", f"holds {document.kind(listed)}, expected a list")
     parts = [Part(one, top.file, f"demonstrations[{number}]") for number, one in enumerate(listed, start=1)]
     rules, sampling = top.part("parse"), top.part("parameters")
-    rules.only(("cut", "split", "label"), ("split", "label"))
+    rules.only(("cut", "split", "label"), ())
     sampling.only(("max_tokens", "temperature", "stop"), ())
-    kind = rules.text("label")
+    usual = Rules()
+    kind = rules.text("label", usual.label)
     if kind not in KINDS:
         raise rules.error("label", f"is {kind!r}, expected one of {', '.join(KINDS)}")
-    if not rules.texts("split"):
+    split = rules.texts("split") if "split" in rules.held else usual.split
+    if not split:
         raise rules.error("split", "is empty, expected what stands between the reason and the label")
     return Prompt(
         top.text("name"),
         top.text("question"),
         top.text("answer"),
-        Rules(rules.texts("cut"), rules.texts("split"), KINDS[kind]),
+        Rules(rules.texts("cut"), split, KINDS[kind]),
         tuple(_demonstration(part, options, kind) for part in parts),
         top.text("instruction", default=""),
         top.text("told") if "told" in top.held else None,
@@ -92,7 +94,8 @@ def _demonstration(part: Part, options: tuple[str, ...], kind: str) -> Demonstra
 def _check_places(prompt: Prompt, file: str) -> None:
     """Refuse places that nothing would stand for, and templates that leave out what they are for."""
     shared = [set(one.columns) for one in prompt.demonstrations]
-    optional = bool(prompt.options) or (bool(shared) and all(one.options for one in prompt.demonstrations))
+    listed = [bool(one.options) for one in prompt.demonstrations] or [prompt.rules.label == "option"]
+    optional = bool(prompt.options) or all(listed)
     asked = {"text", *(["options"] if optional else []), *(set.intersection(*shared) if shared else ())}
     label = {"label", *(["option"] if optional else [])}
     _check(file, "question", prompt.question, [asked])

@@ -132,7 +132,7 @@ def _settled(recipe: Recipe, name: str, task: Task, out: Path, runs: int) -> tup
     coder = Coder(tokenizer, family(name, out), *recipe.lessons.tokens)
     example = _batch(recipe, task, coder)
     workers = compute.workers or affordable(runs, _bytes(model, example))
-    threads = max(1, runtime.cores() // (workers * compute.processes))
+    threads = runtime.threads(workers * compute.processes)
     kept = out / f"settled-{slug(name)}.json"
     settled = settle(model, written, example, recipe.steps, kept, threads, compute.precision, one_shape=False)
     return workers, settled, model.num_parameters()

@@ -106,6 +106,11 @@ def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def counted(number: int) -> str:
+    """How many rows, in words."""
+    return "1 row" if number == 1 else f"{number:,} rows"
+
+
 def shown(held: Any) -> str:
     """A value as errors show it, not too long."""
     written = repr(held)

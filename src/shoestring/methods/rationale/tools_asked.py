@@ -179,7 +179,7 @@ def _left(read: Read, interrupted: bool) -> str | None:
     count = f"{missing:,} of {len(read.asked.replies):,} questions are left without an answer"
     if interrupted:
         return f"stopped: {count}"
-    return f"{read.asked.stopped or next(iter(read.asked.failed.values()))}: {count}"
+    return read.asked.stopped or f"{next(iter(read.asked.failed.values()))}: {count}"
 
 
 @contextmanager

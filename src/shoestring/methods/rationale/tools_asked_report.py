@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shoestring.methods.rationale import ask, datasets, labels
+from shoestring.methods.rationale import ask, datasets, labels, rows
 from shoestring.methods.rationale.ask import Read
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.parse import PROBLEMS, Parsed
@@ -32,7 +33,10 @@ def leave(found: Found, out: Path, licence: str | None) -> None:
     for line in shown(found.read, found.samples):
         console.print(Text(line), soft_wrap=True)
     whole = sum(one.rationale is not None and one.teacher_label is not None for one in examples)
-    console.print(Text(f"{out}: {len(examples):,} rows, {whole:,} with a reason and a label"), soft_wrap=True)
+    console.print(Text(f"{out}: {rows.counted(len(examples))}, {whole:,} with a reason and a label"), soft_wrap=True)
+    if found.read.answered and not whole:
+        what = "warning: no answer could be read: make the prompt's `parse` fit what the teacher writes"
+        print(what, file=sys.stderr)
 
 
 def answered(read: Read, samples: int, licence: str | None) -> Iterator[Example]:

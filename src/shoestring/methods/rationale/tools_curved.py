@@ -24,7 +24,7 @@ from shoestring.methods.rationale.recipe_schema import (
     Columns,
     Recipe,
 )
-from shoestring.methods.rationale.tools_form import Said
+from shoestring.methods.rationale.tools_form import Said, check_reasons
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
 
 SHORT = {
@@ -48,6 +48,7 @@ def recipe(given: Mapping[str, Any]) -> Recipe:
         if name not in SHORT:
             hint = rows.nearest(name, SHORT) or f"; expected one of {', '.join(SHORT)}"
             raise ValueError(f"--arms {name!r}: no such arm{hint}")
+    check_reasons(form, given["data"])
     if "human" in chosen and form.human is None:
         raise ValueError("--arms 'human': no column of people's reasons is there: leave it out")
     lora, tokenizer = given["lora"], given["tokenizer"]
@@ -76,6 +77,9 @@ def run(chosen: Recipe, out: Path) -> None:
 
 def _fractions(text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        found = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise ValueError(f"--fractions {text!r}: expected numbers up to 1 with commas between") from None
+        found = ()
+    if not found or not all(0 < part <= 1 for part in found) or len(set(found)) < len(found):
+        raise ValueError(f"--fractions {text!r}: expected numbers above 0, up to 1, each once, with commas between")
+    return found

@@ -19,6 +19,7 @@ from shoestring.methods.rationale.tools_form import (
     Rationale,
     Said,
     TeacherLabel,
+    check_reasons,
 )
 from shoestring.methods.rationale.tools_out import check_file
 
@@ -62,15 +63,17 @@ def filter_rows(
     rationale: Rationale = None,
     teacher_label: TeacherLabel = None,
 ) -> None:
-    """Filter a teacher's reasons, in the order of the options above; what each took out is shown with examples."""
-    from shoestring.methods.rationale import datasets, filters
+    """Filter a teacher's reasons: by --agrees, --consistent, --leak, --length and --duplicates, in this order.
+
+    What each took out is shown with examples.
+    """
+    from shoestring.methods.rationale import datasets, filters, rows
 
     check_file(out, ".jsonl", data)
     chosen = _chosen(agrees, consistent, leak or leak_remove, leak_remove, length, duplicates)
     said = Said(form, column, label, option, options, expression, rationale, teacher_label)
     found = said.form_of(data)
-    if found.rationale is None:
-        raise ValueError(f"{data}: no column of reasons: name it by --rationale, or let `ask` write them")
+    check_reasons(found, data)
     examples = datasets.read(data, found)
     if agrees:
         _check_labels(data, examples)
@@ -78,7 +81,7 @@ def filter_rows(
     datasets.write(out, done.examples)
     typer.echo(done.table())
     left = sum(example.rationale is not None for example in done.examples)
-    typer.echo(f"{out}: {len(done.examples):,} of {len(examples):,} rows, {left:,} with a reason")
+    typer.echo(f"{out}: {len(done.examples):,} of {rows.counted(len(examples))}, {left:,} with a reason")
     if not left:
         typer.echo("warning: no reason is left: loosen a filter", err=True)
 

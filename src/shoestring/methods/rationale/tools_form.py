@@ -95,6 +95,12 @@ class Said:
         )
 
 
+def check_reasons(form: Form, data: Path) -> None:
+    """Raises ValueError where no column holds reasons."""
+    if form.rationale is None:
+        raise ValueError(f"{data}: no column of reasons: name it by --rationale, or let `ask` write them")
+
+
 def first_row(data: Path) -> Mapping[str, Any]:
     """The first row of a file. Raises ValueError where there is none."""
     from shoestring.methods.rationale import rows

@@ -12,7 +12,8 @@ from pathlib import Path
 def check_file(out: Path, suffix: str, *inputs: Path, option: str = "--out") -> None:
     """Raise ValueError where a file could not be written there, or is one that is read."""
     if out.suffix != suffix or out.is_dir():
-        raise ValueError(f"{option} {out}: expected the name of a file ending in {suffix}")
+        what = "a folder, " if out.is_dir() else ""
+        raise ValueError(f"{option} {out}: {what}expected the name of a file ending in {suffix}")
     for read in inputs:
         if out.resolve() == read.resolve():
             raise ValueError(f"{option} {out}: it is what is read: write elsewhere")

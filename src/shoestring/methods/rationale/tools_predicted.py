@@ -39,7 +39,7 @@ class Counts:
 
     def sentence(self, room: int) -> str:
         seconds = max(time.monotonic() - self.since, 1e-9)
-        parts = [f"{self.answered:,} rows in {seconds:.3g} s ({self.answered / seconds:.3g} a second)"]
+        parts = [f"{rows.counted(self.answered)} in {seconds:.3g} s ({self.answered / seconds:.3g} a second)"]
         if self.cut:
             parts.append(f"{self.cut:,} longer than {room} tokens, their middle left out")
         if self.judged:
@@ -129,7 +129,10 @@ def _lines(stream: Iterable[bytes]) -> Iterator[Row]:
             continue
         try:
             row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        except json.JSONDecodeError as error:
+            what = f"{error.msg}, column {error.colno}"
+            raise ValueError(f"{place}: not JSON ({what}): expected one object a line") from None
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{place}: not JSON ({error}): expected one object a line") from None
         if not isinstance(row, dict):
             raise ValueError(f"{place}: a JSON {type(row).__name__}, expected an object")

@@ -70,7 +70,9 @@ def _form(held: Mapping[str, Any], place: Path) -> Form:
         told = {name: held[name] for name in _KEPT}
         options = told["options"]
         return Form(**{**told, "columns": tuple(told["columns"]), "options": _options(options)}, label=None)
-    except (KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ValueError(f"{place}: not how a student reads rows (no {error}): say the columns by options") from None
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{place}: not how a student reads rows ({error}): say the columns by options") from None
 
 

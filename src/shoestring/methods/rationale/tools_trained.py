@@ -15,13 +15,14 @@ from shoestring.evaluate import outcome
 from shoestring.methods.rationale import tools_recipe
 from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.lessons import KEPT as TAUGHT
+from shoestring.methods.rationale.lessons import REASONED
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground, prepare
 from shoestring.methods.rationale.recipe_plan import outcomes_of
 from shoestring.methods.rationale.recipe_schema import STANDARD, TWO_TASK, Columns, Count, Name, Recipe
 from shoestring.methods.rationale.rows import FORM
-from shoestring.methods.rationale.tools_form import Said
+from shoestring.methods.rationale.tools_form import Said, check_reasons
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
 from shoestring.methods.rationale.tools_student import remember
 from shoestring.models import folders
@@ -84,6 +85,8 @@ class Training(config.Recipe):
     def of(cls, given: Mapping[str, Any]) -> Training:
         """By the command's options. Raises ValueError where one is none, or they do not fit together."""
         form = Said.of(given).of_parts(given["data"], given["dev"], given["unlabelled"])
+        if given["way"] in REASONED:
+            check_reasons(form, given["data"])
         rates = tools_recipe.rates_of(given["learning_rate"], [given["model"]], given["tokenizer"], given["lora"])
         told = {
             **tools_recipe.parts_of(given),

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoestring import files
-from shoestring.methods.rationale.lessons import LABEL, RATIONALE
+from shoestring.methods.rationale.lessons import LABEL, RATIONALE, REASONED
 from shoestring.methods.rationale.recipe_arm import Outcome
+from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import WORDING
 from shoestring.methods.rationale.tools_trained import Trained
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PICTURE = "course.svg"
 _LOOKED_AT = 1000  # examples whose lengths are counted
 _UNCUT = 10**9
+_FEW = 20  # labels that may be meant as options
 
 
 def show(trained: Trained, out: Path) -> None:
@@ -67,8 +69,10 @@ def sentences(trained: Trained) -> Iterator[str]:
 
     task, one = trained.task, trained.outcome
     reasons = sum(example.rationale is not None for example in task.train)
-    counts = f"{len(task.train):,} to train on, {reasons:,} of them with a reason"
+    with_reason = f", {reasons:,} of them with a reason" if _reasoned(trained) else ""
+    counts = f"{len(task.train):,} to train on{with_reason}"
     yield f"examples: {counts}, {len(task.dev):,} of dev, {len(task.test):,} of test; {number(one.epochs)} epochs"
+    yield from _free(task)
     for rate, other in trained.outcomes.items():
         if other.diverged:
             yield f"learning rate {rate:g}: {other.diverged}"
@@ -138,17 +142,29 @@ def _cut(trained: Trained) -> Iterator[str]:
     coder, some = trained.ground.coder(model), trained.task.train[:_LOOKED_AT]
     uncut = replace(coder, source_tokens=_UNCUT, target_tokens=_UNCUT)
     texts = [WORDING.label + example.text for example in some]
+    reasons = [one.rationale for one in some if one.rationale and _reasoned(trained)]
     for name, lines, room in (
         (f"texts ({LABEL} task)", uncut.sources(texts), coder.source_tokens),
-        (
-            f"reasons ({RATIONALE} task)",
-            uncut.targets([one.rationale for one in some if one.rationale]),
-            coder.target_tokens,
-        ),
+        (f"reasons ({RATIONALE} task)", uncut.targets(reasons), coder.target_tokens),
     ):
         long = sum(len(ids) > room for ids in lines)
         if long:
             yield f"{long:,} of {len(lines):,} {name} are longer than {room} tokens and are cut: see --tokens"
+
+
+def _reasoned(trained: Trained) -> bool:
+    return trained.training.way in REASONED
+
+
+def _free(task: Task) -> Iterator[str]:
+    """That labels are written, where they look like a few to choose from."""
+    first = task.train[0]
+    found = {example.label or example.teacher_label for example in task.train} - {None}
+    if not first.options and not first.expression and len(found) <= _FEW:
+        yield (
+            f"no options were named: the student writes its label, of which there are {len(found)}, freely; "
+            "with --option for each it takes the likeliest of them"
+        )
 
 
 def _short(text: str) -> str:

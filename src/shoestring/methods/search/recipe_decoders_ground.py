@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, chosen: Decoders, out: Path) -> Ground:
         batch,
         chosen.steps,
         out / "settled.json",
-        max(1, runtime.cores() // workers),
+        runtime.threads(workers),
         chosen.precision,
     )
     places = {split: packs.folder for split, packs in tokens.items()}

@@ -167,7 +167,7 @@ class Attempts:
         async with self._turns:
             held = await self.purse.hold(most, alone)
             if held is None:
-                self._why = self._why or f"the budget is spent: {self.purse.need(most())}, and "
+                self._why = self._why or f"the budget is spent ({self.purse.need(most())}): "
                 self._stop()
                 return None
             try:
