@@ -367,14 +367,14 @@ def test_who_reads_a_reason_does_not_read_the_answer_and_no_example_is_lost() ->
         ("two-task, shuffled reasons", "two-task", True, 2),
         ("two-task, human reasons", "two-task", False, 2),
         ("two-task, agreeing reasons", "two-task", True, 2),
-        ("single-task", "single-task", True, 2),
-        ("informed", "informed", True, 2),
+        ("single-task", "single-task", True, 1),
+        ("informed", "informed", True, 1),
     ],
 )
 def test_what_an_arm_is_and_needs(arm: str, way: str, needs: bool, labels: int) -> None:
     assert way_of(arm) == way
     assert asks(arm) is needs
-    assert cost_of_labels(arm, [Example("x", "yes"), Example("y"), Example("z", "no")]) == labels
+    assert cost_of_labels(arm, [Example("x", "yes", rationale="so"), Example("y"), Example("z", "no")]) == labels
     assert len(ARMS) == 9
 
 

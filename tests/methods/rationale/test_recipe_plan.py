@@ -162,7 +162,8 @@ def test_the_runs_of_rows(ground: Any) -> None:
     for arm in arms:
         matched = arm.name == "standard, compute-matched"
         assert (arm.steps > 100) is matched
-        assert arm.every == round(10 * arm.steps / 100) if matched else arm.every == 10
+        assert arm.every > 10 if matched else arm.every == 10
+        assert -(-arm.steps // arm.every) == 10, "as many looks at dev"
         assert "," not in arm.folder
         assert "/" not in arm.folder
 

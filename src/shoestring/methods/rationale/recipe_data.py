@@ -128,8 +128,10 @@ def unanswered(examples: Sequence[Example]) -> list[Example]:
 
 
 def cost_of_labels(arm: str, examples: Sequence[Example]) -> int:
-    """How many gold labels an arm trains on."""
-    return 0 if arm == DISTILLED else sum(example.label is not None for example in examples)
+    """How many gold labels an arm trains on: those that learn from text and reason at once leave out what has none."""
+    whole = way_of(arm) in ("single-task", "informed")
+    used = [example for example in examples if example.rationale] if whole else examples
+    return 0 if arm == DISTILLED else sum(example.label is not None for example in used)
 
 
 def asks(arm: str) -> bool:

@@ -101,8 +101,11 @@ def outcomes_of(ground: Ground, arms: Sequence[Arm], ledger: Ledger, out: Path) 
 
 def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, rate: float, seed: int, before: str) -> Arm:
     recipe = ground.recipe
-    times = chosen.longer[cell] if name == MATCHED else 1.0
-    steps = ground.tasks[cell.task].steps
+    steps, every = ground.tasks[cell.task].steps, recipe.evaluate_every
+    looks = -(-steps // every)  # at dev: as many for a twin that goes on for longer
+    if name == MATCHED:
+        steps = round(steps * chosen.longer[cell])
+        every = -(-steps // looks)
     slug = "-".join(f"{cell.model}-{cell.task}-{cell.fraction:g}-{name}".replace(",", "").replace("/", "-").split())
     return Arm(
         f"{before}{slug}-seed{seed}",
@@ -110,8 +113,8 @@ def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, rate: float, seed:
         name,
         rate,
         seed,
-        round(steps * times),
-        max(1, round(recipe.evaluate_every * times)),
+        steps,
+        every,
     )
 
 
