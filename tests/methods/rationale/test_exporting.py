@@ -13,7 +13,7 @@ from torch import nn
 from transformers import BartConfig, BartForConditionalGeneration
 
 from shoestring.data.tokenizers import byte_tokenizer, train_bpe
-from shoestring.methods.rationale import exporting
+from shoestring.methods.rationale import courses, exporting
 from shoestring.methods.rationale.encode import language_model
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.exported import Exported, decoder_of
@@ -100,7 +100,7 @@ def test_logits_are_torchs(pair: tuple[Student, Path], rows: int, source: int, t
     graphs, random = Exported.load(path, threads=1), np.random.default_rng(source)
     sources = [random.integers(0, 256, max(1, source - 3 * row)).tolist() for row in range(rows)]
     targets = random.integers(0, 256, (rows, target))
-    course = graphs._begun(sources)
+    course = graphs.begun(sources)
     found = course.logits(targets)
     mask, model = torch.from_numpy(course.mask[:, : max(map(len, sources))]), language_model(one.model).eval()
     filled = [[256] * (max(map(len, sources)) - len(line)) for line in sources]
@@ -154,6 +154,17 @@ def test_a_graph_that_computes_something_else_is_refused(
     monkeypatch.setattr(exporting, "_difference", lambda *_: float("nan"))
     with pytest.raises(ValueError, match=r"differs from it by nan of a log-likelihood: this model cannot be exported"):
         export(student("decoder"), tmp_path / "a.onnx", int8=int8)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("family", "kind"), [("encoder-decoder", "_After"), ("decoder", "_On")])
+def test_graphs_that_go_wrong_only_as_they_write_are_refused(
+    family: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = getattr(courses, kind).step
+    monkeypatch.setattr(getattr(courses, kind), "step", lambda self, before=None: right(self))  # as if nothing was
+    with pytest.raises(ValueError, match="of a log-likelihood: this model cannot be exported"):
+        export(student(family), tmp_path / "a.onnx")
     assert list(tmp_path.iterdir()) == []
 
 

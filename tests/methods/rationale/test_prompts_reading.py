@@ -176,6 +176,17 @@ def test_prompts_that_are_refused(tmp_path: Path, change: dict[str, Any], messag
     assert "\n" not in str(refused.value)
 
 
+def test_options_that_a_template_shows_and_an_example_lacks(tmp_path: Path) -> None:
+    """Of free labels, which need no options of their own."""
+    listed = [{"text": "x", "rationale": "r", "label": "a", "options": ["a", "b"]}]
+    told = {"options": ..., "demonstrations": listed, "parse": {"split": ["Verdict:"], "label": "text"}}
+    prompt = prompts_reading.load(write(tmp_path, **told, question="{{text}} {{options}}", told="{{text}} {{option}}"))
+    with pytest.raises(ValueError, match=r"^prompt own: shows \{\{options\}\}, and 'why' has no options: name the col"):
+        prompts.messages(prompt, Example("why"))
+    with pytest.raises(ValueError, match=r"^prompt own: shows \{\{option\}\}, and 'why' has no options"):
+        prompts.messages(prompt, Example("why", "a"), told=True)
+
+
 def test_names_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^'esnly': no such prompt; did you mean 'esnli'\?; expected"):
         prompts_reading.load("esnly")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from shoestring import config
+from shoestring import config, rooms
 from shoestring.methods.rationale.chains import DIGITS, solve
 from shoestring.methods.rationale.encode import Pair
 from shoestring.methods.rationale.examples import Example
@@ -260,6 +260,39 @@ def test_dev_of_a_file_of_its_own(written: Callable[..., str]) -> None:
     assert len(parts[0] | parts[1] | parts[2]) == 280
 
 
+def test_premises_that_train_knows_are_counted_and_a_guess_is_told(written: Callable[..., str]) -> None:
+    files = {"train": written("anli", 97), "test": written("anli", 40, 90, "test")}
+    plain = ["standard", "two-task"]
+    (task,) = of_sets(recipe(sets=[{"form": "anli", **files}], arms=plain))
+    assert len(task.test) == 33
+    assert task.known == 2, "97 and 98 have the premise of 96, which is trained on"
+    assert task.guessed == pytest.approx(11 / 33)
+    (whole,) = of_sets(recipe(sets=[{"form": "anli", "train": files["train"]}], arms=plain))
+    assert whole.known == 0
+    (listed,) = of_sets(recipe(sets=[{"form": "cqa", "train": written("cqa", 60)}], arms=plain))
+    assert listed.guessed == 1, "always nowhere"
+    assert replace(task, test=[Example("a", "x", ("x", "y")), Example("b", "z", ("z", "v"))]).guessed == 0.5
+
+
+def test_people_who_gave_no_reasons_are_missed_before_anything_is_trained(written: Callable[..., str]) -> None:
+    with pytest.raises(
+        ValueError, match=r"train\.jsonl: no column of people's reasons: leave the arm 'two-task, human"
+    ):
+        of_sets(recipe(sets=[{"form": "svamp", "train": written("svamp", 60)}]))
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["cpu", "controls", "sizes", "gemma", "paper"])
+def test_the_data_of_the_shipped_recipes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOESTRING_DATA", str(DATA))
+    read = config.load(rooms.find("rationale").recipe(name), Recipe)
+    for task in of_sets(read):
+        assert 50 <= len(task.dev) <= read.held_out[0]
+        assert 50 <= len(task.test) <= read.held_out[1]
+        for arm in read.arms:
+            assert lessons_of(arm, task, task.drawn(0.1, 0), 0)
+
+
 def test_rows_without_gold_labels_are_learnt_from_and_judged_by_nobody(written: Callable[..., str]) -> None:
     files = {"train": written("own", 50), "dev": written("own", 20, 50, "dev"), "test": written("own", 20, 70, "test")}
     arms = ["standard", "two-task"]
@@ -342,8 +375,6 @@ def test_what_arms_change() -> None:
     assert {one.rationale for one in plain} == {one.rationale for one in mixed}
     agreeing = lessons_of("two-task, agreeing reasons", whole, places, 0)
     assert [one.rationale for one in agreeing] == ["since 3", None, "since 5", None]
-    with pytest.raises(ValueError, match=r"T has no human reasons: leave the arm 'two-task, human reasons' out"):
-        lessons_of("two-task, human reasons", whole, places, 0)
 
 
 def test_who_reads_a_reason_does_not_read_the_answer_and_no_example_is_lost() -> None:

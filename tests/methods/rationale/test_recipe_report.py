@@ -13,6 +13,7 @@ from shoestring import config
 from shoestring.cost import Cost
 from shoestring.evaluate import report as reports
 from shoestring.evaluate.scores import Report
+from shoestring.methods.rationale.chains import DIGITS
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
 from shoestring.methods.rationale.recipe_data import Task
@@ -40,8 +41,8 @@ def ground(tasks: Sequence[str] = ("chains",), **changes: Any) -> Ground:
         "tuning": {"seeds": [100], "learning_rates": [1e-3]},
     }
     recipe = config.check({**told, **changes}, Recipe, "here")
-    examples = [Example(str(place), "1", ("1", "2")) for place in range(40)]
-    made = {name: Task(name, examples, examples[:2], examples[:2], 8) for name in tasks}
+    examples = [Example(str(place), str(place % 10), DIGITS) for place in range(40)]
+    made = {name: Task(name, examples, examples[:2], examples, 8, known=3) for name in tasks}
     start = Start("t5-tiny", "encoder-decoder", Path("t"), None, Settled("fp32", False, 1, "measured"))
     names = recipe.model.names
     sizes = {name: 1_000_000 * (place + 1) for place, name in enumerate(names)}
@@ -323,6 +324,26 @@ def test_the_fewest_labels_that_are_enough(several: tuple[Report, Ground]) -> No
     found = outcomes({"standard": [0.9, 0.9], "two-task": [0.1, 0.1]}, cells)
     notes = " ".join(report("r", found, chosen(cells), made, ASKED).notes)
     assert "chains: two-task is at least as good as standard with most labels (90.0%) with no fraction tried" in notes
+
+
+def test_what_is_no_better_than_a_guess_says_nothing_of_fewer_labels() -> None:
+    made = ground(fractions=[0.5, 1.0])
+    cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
+    found = outcomes({"standard": [0.19, 0.18], "two-task": [0.3, 0.3]}, cells)  # two errors above 10 % are 19.5 %
+    notes = report("r", found, chosen(cells), made, ASKED).notes
+    assert "chains: standard with most labels (18.5%) is no better than a guess: fewer say nothing." in notes
+    assert "at least as good" not in " ".join(notes)
+    assert "chains: a guess is right for 10.0% of its 40 test examples." in notes
+    assert any(note.startswith("chains: 3 of the test examples have a premise that stands in") for note in notes)
+
+
+def test_the_teacher_is_paid_for_the_examples_that_were_drawn() -> None:
+    made = ground(fractions=[0.25, 1.0])
+    cells = [Cell("t5-tiny", "chains", part) for part in (0.25, 1.0)]
+    rows = report(
+        "r", outcomes({"standard": [0.9, 0.9], "two-task": [0.9, 0.9]}, cells), chosen(cells), made, ASKED
+    ).rows
+    assert [row.cost.teacher_tokens for row in rows] == [0, 250, 0, 1000]
 
 
 def test_a_fraction_between_others_may_be_worse() -> None:

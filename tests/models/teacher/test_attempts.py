@@ -66,6 +66,39 @@ def test_a_question_that_is_refused_fails_alone_and_is_not_asked_again(scripted,
     assert teacher.asked["q3"] == 1
 
 
+def test_where_all_are_refused_the_rest_is_not_sent(scripted, store, questions):
+    def refusing(question, before):
+        raise Refused("HTTP 400: no parameter top_p")
+
+    teacher = scripted(refusing)
+    with pytest.raises(
+        ValueError, match=r"^HTTP 400: no parameter top_p: none of the first 100 questions was answered"
+    ):
+        ask(questions(300), teacher, PARAMETERS, store, limits=FAST, concurrency=4)
+    assert 100 <= len(teacher.sent) < 110
+    asked = ask(questions(99), scripted(refusing), PARAMETERS, store, limits=FAST)
+    assert len(asked.failed) == 99
+
+
+def test_an_answer_of_no_use_that_the_server_gives_again_is_paid_for_once(scripted, store, questions):
+    """Of a server that heeds the key: the first attempt's answer was lost on its way, or came; it is charged once."""
+
+    def answer(question, before):
+        if question.name == "q0":
+            return "yes"
+        if before == 0 and question.name == "q2":
+            raise Unanswered("the connection broke", maybe=True)
+        raise Unanswered("the answer holds no text", paid=(10, 5), replayed=before > 0)
+
+    teacher = scripted(answer)
+    asked = ask(questions(3), teacher, PARAMETERS, store, limits=FAST, budget=Budget(tokens=10**6))
+    assert teacher.asked["q1"] == teacher.asked["q2"] > 2
+    assert asked.failed.keys() == {"q1", "q2"}
+    assert (asked.paid.tokens, asked.total.tokens, asked.unknown) == (45, 45, 0)
+    again = ask(questions(3), teacher, PARAMETERS, store, limits=FAST, budget=Budget(tokens=10**6))
+    assert (again.paid.tokens, again.total.tokens, again.unknown) == (0, 45, 0)
+
+
 def test_a_question_that_fails_again_and_again_fails_alone(scripted, store, questions):
     def answer(question, before):
         if question.name == "q3":

@@ -32,8 +32,13 @@ class Course(ABC):
         """(R, T, V): of each token of the targets (R, T), those before it given."""
 
     @abstractmethod
+    def step(self, before: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """(R, 1, V): logits of the next token, after those (R,) that were written last; of none at first."""
+
     def next(self, before: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
-        """(R,): the likeliest tokens, after those (R,) that were the likeliest before; of none at first."""
+        """(R,): the likeliest tokens after those."""
+        found: NDArray[np.int64] = self.step(before)[:, -1].argmax(axis=-1)
+        return found
 
 
 class _After(Course):
@@ -51,9 +56,9 @@ class _After(Course):
         begin = np.full((len(targets), 1), self.begin, dtype=np.int64)
         return self._run(np.concatenate([begin, targets[:, :-1]], axis=1))
 
-    def next(self, before: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    def step(self, before: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         begin = np.full(len(self.mask), self.begin, dtype=np.int64)
-        return _likeliest(self._run((begin if before is None else before)[:, None]))
+        return self._run((begin if before is None else before)[:, None])
 
     def _run(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         fed = {"decoder_input_ids": ids, "attention_mask": self.mask}
@@ -84,11 +89,11 @@ class _On(Course):
         going = self._run(ids, np.ones_like(ids), np.arange(ids.shape[1]))
         return np.concatenate([self.first, going], axis=1)
 
-    def next(self, before: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    def step(self, before: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         if before is not None:
             ids = before[:, None]
             self.first = self._run(ids, np.ones_like(ids), np.array([0]))
-        return _likeliest(self.first)
+        return self.first
 
     def _run(self, ids: NDArray[np.int64], mask: NDArray[np.int64], keep: NDArray[np.int64]) -> NDArray[np.float32]:
         places = self.place + mask.cumsum(axis=1) - 1
@@ -99,12 +104,6 @@ class _On(Course):
         self.past = found[1:]
         logits: NDArray[np.float32] = found[0]
         return logits
-
-
-def _likeliest(logits: NDArray[np.float32]) -> NDArray[np.int64]:
-    """(R,): after the last column."""
-    found: NDArray[np.int64] = logits[:, -1].argmax(axis=-1)
-    return found
 
 
 def begun(sessions: Sequence[Any], sources: Sequence[Sequence[int]], filling: int, begin: int) -> Course:

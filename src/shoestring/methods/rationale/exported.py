@@ -126,7 +126,7 @@ class Exported:
             each = len(options[0])
             targets = padded([target for targets in options for target in targets], self.coder.end)
             written = padded([[1] * len(target) for targets in options for target in targets], 0)
-            logits = self._begun(some).repeated(each).logits(targets)
+            logits = self.begun(some).repeated(each).logits(targets)
             lines: list[list[float]] = log_likelihoods(logits, targets, written).reshape(len(some), each).tolist()
             return lines
 
@@ -136,7 +136,7 @@ class Exported:
         """What the student writes, greedily, up to the end of text or so many tokens."""
         found = [""] * len(sources)
         for rows in batches([Size(len(source)) for source in sources], self._vocabulary):
-            course = self._begun([sources[row] for row in rows])
+            course = self.begun([sources[row] for row in rows])
             written = [course.next()]
             ended = written[0] == self.coder.end
             while len(written) < tokens and not ended.all():
@@ -146,13 +146,14 @@ class Exported:
                 found[row] = self.coder.text([int(ids[place]) for ids in written])
         return found
 
+    def begun(self, sources: Sequence[Sequence[int]]) -> Course:
+        """Sources, read by the graphs, to be scored or written on."""
+        return begun(self.sessions, sources, self.coder.end, self.begin)
+
     @property
     def _vocabulary(self) -> int:
         """As the graph that writes says it of its logits."""
         return int(self.sessions[-1].get_outputs()[0].shape[-1])
-
-    def _begun(self, sources: Sequence[Sequence[int]]) -> Course:
-        return begun(self.sessions, sources, self.coder.end, self.begin)
 
 
 def _session(path: Path, threads: int) -> Any:

@@ -15,9 +15,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shoestring.methods.rationale.courses import log_likelihoods
 from shoestring.methods.rationale.encode import language_model
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.exported import KEY, VERSION, Exported, decoder_of
@@ -146,13 +149,26 @@ def _told(student: Student, model: Any) -> dict[str, Any]:
 
 
 def _difference(student: Student, path: Path) -> float:
-    """How far the graphs' log-likelihoods are from torch's, on texts of two lengths together."""
+    """How far the graphs' log-likelihoods, at once and token by token, are from torch's, on texts of two lengths."""
     graphs = Exported.load(path)
     sources = student.coder.sources([example.text for example in _TRIED])
-    options = [student.coder.targets(_OPTIONS)] * len(sources)
-    pairs = zip(student.likelihoods(sources, options), graphs.likelihoods(sources, options), strict=True)
-    alike = (pair for mine, theirs in pairs for pair in zip(mine, theirs, strict=True))
-    return max(abs(one - other) / max(1.0, abs(one)) for one, other in alike)
+    targets = student.coder.targets(_OPTIONS)
+    options = [targets] * len(sources)
+    exact = np.array(student.likelihoods(sources, options))
+    spelled = np.stack([_spelled(graphs, sources, target) for target in targets], axis=1)
+    found = (np.array(graphs.likelihoods(sources, options)), spelled)
+    return max(float((np.abs(one - exact) / np.maximum(1.0, np.abs(exact))).max()) for one in found)
+
+
+def _spelled(graphs: Exported, sources: Sequence[Sequence[int]], target: Sequence[int]) -> NDArray[np.float64]:
+    """(R,): the log-likelihood of a target after each source, by the way on which the graphs write."""
+    course, total = graphs.begun(sources), np.zeros(len(sources))
+    before: NDArray[np.int64] | None = None
+    for token in target:
+        tokens = np.full((len(sources), 1), token, dtype=np.int64)
+        total += log_likelihoods(course.step(before), tokens, np.ones_like(tokens))
+        before = tokens[:, 0]
+    return total
 
 
 def _in_eight_bits(folder: Path) -> None:

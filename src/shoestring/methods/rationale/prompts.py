@@ -78,6 +78,11 @@ def messages(prompt: Prompt, example: Example, told: bool = False) -> tuple[tupl
     template = prompt.told if told and prompt.told is not None else prompt.question
     shown = [(question(template, one), answer(prompt, one)) for one in prompt.demonstrations]
     held = places(example.text, _columns(prompt, template, example), choices(prompt, example), example.label)
+    if missing := sorted(set(PLACE.findall(template)) - set(held)):
+        raise ValueError(
+            f"prompt {prompt.name}: shows {{{{{missing[0]}}}}}, and {example.text[:40]!r} has no options: name the "
+            "column that lists them, or the options of all rows"
+        )
     asked = fill(template, held)
     begin = [prompt.instruction] if prompt.instruction else []
     return (("user", "\n\n".join([*begin, *(f"{put} {given}" for put, given in shown), asked])),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from shoestring.cost import Cost, Ledger
@@ -26,11 +25,11 @@ def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Repo
     runs = len(recipe.arms) * len(recipe.seeds) * len(recipe.fractions)
     with ledger.phase("prepare"):
         ground = prepare(recipe, runs, ledger, out)
-    asked = replace(ledger.total("prepare/teacher"), seconds=0.0, peak_bytes=0.0)
+    asked = Cost(teacher_tokens=ledger.total("prepare/teacher").teacher_tokens)
     chosen = plan(ground, ledger, out)
     arms = finals(ground, chosen)
     found = outcomes_of(ground, arms, ledger, out)
-    done = report(name, found, chosen, ground, Cost(teacher_tokens=asked.teacher_tokens))
+    done = report(name, found, chosen, ground, asked)
     kept = next(arm for arm in arms if arm.kept)
     if not found[kept].diverged:
         with ledger.phase("export"):

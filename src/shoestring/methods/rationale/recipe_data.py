@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from shoestring import files
-from shoestring.methods.rationale import datasets, filters
+from shoestring.methods.rationale import datasets, filters, labels
 from shoestring.methods.rationale.chains import Shape, chains
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.lessons import Way, shuffled
@@ -41,6 +42,7 @@ class Task:
     train    with the teacher's answers; human, the same examples with people's reasons, where there are any
     dev      to choose by; test, to report: neither is ever trained on
     steps    of a run
+    known    how many texts of test have a premise (a first line) that stands in train too; none is the same whole
     """
 
     name: str
@@ -49,6 +51,14 @@ class Task:
     test: list[Example]
     steps: int
     human: list[Example] | None = None
+    known: int = 0
+
+    @property
+    def guessed(self) -> float:
+        """How often a guess is right on test: always the most frequent label, or any of an example's options."""
+        golds = Counter(labels.folded(str(example.label)) for example in self.test)
+        chance = [1 / len(example.options) for example in self.test if example.options]
+        return max(golds.most_common(1)[0][1] / len(self.test), sum(chance) / len(self.test))
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -106,8 +116,7 @@ def lessons_of(arm: str, task: Task, places: Sequence[int], seed: int) -> list[E
     """The examples an arm learns from, of those drawn."""
     source = task.train
     if arm == HUMAN:
-        if task.human is None:
-            raise ValueError(f"{task.name} has no human reasons: leave the arm {HUMAN!r} out")
+        assert task.human is not None, "recipes with this arm are refused where there are none"
         source = task.human
     found = [source[place] for place in places]
     if arm == INFORMED:
@@ -142,7 +151,8 @@ def asks(arm: str) -> bool:
 def _task(recipe: Recipe, one: DataSet) -> Task:
     form = datasets.form(one.form) if isinstance(one.form, str) else datasets.Form(**one.form.model_dump())
     read = _read(one.train, replace(form, label=None) if one.unlabelled else form)
-    parts = _parts(read)
+    key = _premise(read)
+    parts = [_part(key(example)) for example in read]
     given = {DEV: one.dev, TEST: one.test}
     train_parts = set(range(10)) - {part for part, file in given.items() if file is None}
 
@@ -150,7 +160,9 @@ def _task(recipe: Recipe, one: DataSet) -> Task:
         return [example for example, part in zip(examples, parts, strict=True) if part in wanted]
 
     human = None
-    if HUMAN in recipe.arms and form.human is not None:
+    if HUMAN in recipe.arms:
+        if form.human is None:
+            raise ValueError(f"{one.train}: no column of people's reasons: leave the arm {HUMAN!r} out, or the set")
         human = of(_read(one.train, form, "human"), train_parts)
     reasons: datasets.Reasons = "teacher" if INFORMED in recipe.arms else "none"
     # a text that stands in two files would be judged by what was learned by heart
@@ -168,7 +180,9 @@ def _task(recipe: Recipe, one: DataSet) -> Task:
             unlabelled = "" if any(example.label is not None for example in read) else "; none of its rows has a label"
             raise ValueError(f"{one.train}: no rows are left for {name}{unlabelled}: give more, or a file of its own")
     dev, test = (_spread(part, limit) for part, limit in zip((dev, test), recipe.held_out, strict=True))
-    return Task(TITLES.get(one.name, one.name), train, dev, test, one.steps or recipe.steps, human)
+    premises = {key(example) for example in train}
+    known = sum(key(example) in premises for example in test)
+    return Task(TITLES.get(one.name, one.name), train, dev, test, one.steps or recipe.steps, human, known)
 
 
 def _read(name: str, form: datasets.Form, reasons: datasets.Reasons = "teacher") -> list[Example]:
@@ -176,14 +190,16 @@ def _read(name: str, form: datasets.Form, reasons: datasets.Reasons = "teacher")
     return [replace(example, record={}) for example in datasets.read(files.find(name), form, reasons)]
 
 
-def _parts(examples: Sequence[Example]) -> list[int]:
-    """The part of each, of ten, by a hash of what texts of one premise share: their first line.
+def _premise(examples: Sequence[Example]) -> Callable[[Example], str]:
+    """What texts of one premise share: their first line; the whole text where most share that, an instruction."""
+    firsts = {example.text.split("\n", maxsplit=1)[0] for example in examples}
+    few = len(firsts) < len(examples) / _SHARING
+    return lambda example: example.text if few else example.text.split("\n", maxsplit=1)[0]
 
-    Where that is no premise but an instruction that most share, by a hash of the whole text.
-    """
-    firsts = [example.text.split("\n", maxsplit=1)[0] for example in examples]
-    keys = firsts if len(set(firsts)) >= len(examples) / _SHARING else [example.text for example in examples]
-    return [int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") * 10 >> 64 for key in keys]
+
+def _part(key: str) -> int:
+    """Of ten, by a hash of what is to stay together."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") * 10 >> 64
 
 
 def _spread(examples: list[Example], limit: int) -> list[Example]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import sqrt
 from statistics import fmean
 from typing import TypeAlias
 
@@ -22,6 +23,8 @@ def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str
     """The notes. title: how a cell is called, nothing where there is one."""
     for cell, arms in found.items():
         yield _against(arms, title(cell))
+    for task in ground.tasks.values():
+        yield from _test(task)
     yield from _enough(found, ground)
     yield from _teacher(ground)
     yield from _arms(found, chosen, ground)
@@ -48,6 +51,16 @@ def _against(arms: Mapping[str, Sequence[Outcome]], where: str) -> str:
     return f"{where}: {said}" if where else said
 
 
+def _test(task: Task) -> Iterator[str]:
+    """What is to know of the examples that scores are of."""
+    yield f"{task.name}: a guess is right for {task.guessed:.1%} of its {len(task.test):,} test examples."
+    if task.known:
+        yield (
+            f"{task.name}: {task.known:,} of the test examples have a premise that stands in the train part too, with "
+            "another question; none stands there whole."
+        )
+
+
 def _enough(found: Found, ground: Ground) -> Iterator[str]:
     """The fewest labels with which two-task is as good as the twin with all of them."""
     recipe = ground.recipe
@@ -60,9 +73,12 @@ def _enough(found: Found, ground: Ground) -> Iterator[str]:
             whole = cells[most]
             if whole is None:
                 continue
-            goal = _mean(whole[STANDARD])
-            good = [fraction for fraction, arms in cells.items() if arms and _mean(arms[TWO_TASK]) >= goal]
+            goal, guess = _mean(whole[STANDARD]), ground.tasks[task].guessed
             name = f"{task}, {model}" if len(recipe.model.names) > 1 else task
+            if goal - guess < 2 * sqrt(guess * (1 - guess) / len(ground.tasks[task].test)):
+                yield f"{name}: {STANDARD} with most labels ({goal:.1%}) is no better than a guess: fewer say nothing."
+                continue
+            good = [fraction for fraction, arms in cells.items() if arms and _mean(arms[TWO_TASK]) >= goal]
             listed = ", ".join(f"{100 * fraction:.3g} %" for fraction in good)
             end = f"with {listed} of the labels and no other fraction tried" if good else "with no fraction tried"
             yield f"{name}: {TWO_TASK} is at least as good as {STANDARD} with most labels ({goal:.1%}) {end}, by means."

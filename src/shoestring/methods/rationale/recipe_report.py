@@ -99,7 +99,8 @@ def _row(cell: Cell, arm: str, outcomes: Sequence[Outcome], ground: Ground, aske
     scores[DEV] = Score.of(one.dev for one in outcomes)
     costs = [one.cost.as_dict() for one in outcomes]
     spent = Cost(**{key: (max if key == "peak_bytes" else fmean)([cost[key] for cost in costs]) for key in costs[0]})
-    whole = spent + asked if asks(arm) else spent
+    share = _count(cell, ground) / len(ground.tasks[cell.task].train)  # of what the teacher was asked about
+    whole = spent + Cost(teacher_tokens=share * asked.teacher_tokens) if asks(arm) else spent
     return Row(_name(cell, arm, ground), arm not in METHODS, scores, whole, title(cell, ground), arm)
 
 

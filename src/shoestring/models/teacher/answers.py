@@ -116,6 +116,10 @@ class Answers:
         """Forget an attempt that was not paid for."""
         self._commit(("DELETE FROM attempts WHERE id = ?", (number,)))
 
+    def forget(self, key: str, number: int) -> None:
+        """Forget all attempts of a key but one: what that brought is what the server gave to the others."""
+        self._commit(("DELETE FROM attempts WHERE key = ? AND id != ?", (key, number)))
+
     def waste(self, number: int, prompt_tokens: int, completion_tokens: int) -> None:
         """Remember what an attempt cost that brought nothing of use."""
         statement = "UPDATE attempts SET prompt_tokens = ?, completion_tokens = ? WHERE id = ?"

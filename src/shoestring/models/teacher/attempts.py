@@ -21,6 +21,7 @@ from shoestring.models.teacher.words import Parameters, Question, Refused, Reply
 # seconds between two requests at first, and at most: those sent together come back together, each time, and wait for
 # each other. Later it is half of what would spread all in flight evenly over the time of an answer
 _APART, _FARTHEST = 0.001, 0.002
+_REFUSED = 100  # questions refused or given up, and none answered: it is none of theirs
 _DOWN = 10  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
 Tell: TypeAlias = Callable[[int, int, int, float], None]  # (done, of so many, tokens paid, money paid), in this call
 
@@ -128,6 +129,11 @@ class Attempts:
                 await self._one(item)
             except Refused as refused:
                 self._fails(item, str(refused))
+                if len(self.failed) >= _REFUSED and not self.answers:
+                    raise ValueError(
+                        f"{refused}: none of the first {len(self.failed):,} questions was answered: is it the model, "
+                        "or a parameter of the request, that the server does not take?"
+                    ) from None
 
     async def _one(self, item: _Open) -> None:
         """Ask until it is answered, has failed, or all is stopped."""

@@ -122,12 +122,20 @@ class Purse:
 
     def pay(self, key: str, reply: Reply) -> None:
         """An answer came. One that the server had given before is what the lost attempts of its key were for."""
-        if not (reply.replayed and key in self._before):
+        if not (reply.replayed and self.paid_before(key)):
             self.paid = self.paid.plus(Taken(reply.prompt_tokens, reply.completion_tokens))
             self.requests += 1
         if reply.replayed:
-            for taken, known in self._lost.pop(key, []):
-                self._add(Taken(-taken.prompt, -taken.completion), known, -1)
+            self.forget(key)
+
+    def paid_before(self, key: str) -> bool:
+        """Whether an earlier call paid in vain for what is asked by this key."""
+        return key in self._before
+
+    def forget(self, key: str) -> None:
+        """The server gave again what it had given to the lost attempts of a key: they cost nothing of their own."""
+        for taken, known in self._lost.pop(key, []):
+            self._add(Taken(-taken.prompt, -taken.completion), known, -1)
 
     def lose(self, key: str, taken: Taken, known: bool) -> None:
         """An attempt brought nothing and was paid for (known), or may have been."""

@@ -20,7 +20,7 @@ def read(body: bytes, question: Question, parameters: Parameters, model: str, re
     try:
         said = json.loads(body)
     except (ValueError, RecursionError):
-        raise Unanswered(f"the answer is no JSON: {one_line(body)}", maybe=True) from None
+        raise Unanswered(f"the answer is no JSON: {one_line(body)}", maybe=True, replayed=replayed) from None
     usage = said.get("usage") if isinstance(said, dict) else None
     counted = _tokens(usage)
     choice = _first(said)
@@ -29,7 +29,8 @@ def read(body: bytes, question: Question, parameters: Parameters, model: str, re
     if isinstance(message, dict) and text is None:
         text = ""  # as of a model that was cut while it thought, or that refused: it was paid for, and is an answer
     if choice is None or not isinstance(text, str):
-        raise Unanswered(f"the answer holds no text: {one_line(body)}", maybe=counted is None, paid=counted)
+        what = f"the answer holds no text: {one_line(body)}"
+        raise Unanswered(what, maybe=counted is None, paid=counted, replayed=replayed)
     prompt, completion = counted or (
         unseen(question),
         min(parameters.max_tokens, len(text.encode("utf-8", "replace")) + 1),

@@ -51,7 +51,13 @@ class Sending:
         return reply, self._store.keep(number, key, question.name, reply)
 
     def _lost(self, key: str, number: int, failure: Unanswered, most: Taken, correct: Callable[[float], None]) -> None:
-        if failure.paid is not None:
+        if failure.replayed:
+            self._purse.forget(key)
+            self._store.forget(key, number)
+        if failure.paid is not None and failure.replayed and self._purse.paid_before(key):
+            correct(0)
+            self._store.waste(number, *failure.paid)
+        elif failure.paid is not None:
             self._purse.lose(key, Taken(*failure.paid), known=True)
             correct(sum(failure.paid))
             self._store.waste(number, *failure.paid)

@@ -93,6 +93,7 @@ class Unanswered(Exception):  # noqa: N818
     heard    whether anything answered at all, if only by an error
     maybe    whether the attempt may have been paid for: it was sent, and what became of it is not known
     paid     (prompt, completion) tokens, where the server said them of an answer that cannot be used
+    replayed whether the server said that it had given this answer before, and charges it once
     """
 
     def __init__(
@@ -103,9 +104,10 @@ class Unanswered(Exception):  # noqa: N818
         heard: bool = True,
         maybe: bool = False,
         paid: tuple[int, int] | None = None,
+        replayed: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.wait, self.heard, self.maybe, self.paid = wait, heard, maybe, paid
+        self.wait, self.heard, self.maybe, self.paid, self.replayed = wait, heard, maybe, paid, replayed
 
 
 class Refused(Exception):  # noqa: N818
