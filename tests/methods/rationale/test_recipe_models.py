@@ -13,8 +13,8 @@ from shoestring.cost import Ledger
 from shoestring.data.tokenizers import byte_tokenizer
 from shoestring.methods.rationale import recipe_models
 from shoestring.methods.rationale.recipe_ground import prepare
-from shoestring.methods.rationale.recipe_models import family, folder, is_preset, preset, slug
-from shoestring.methods.rationale.recipe_schema import Recipe
+from shoestring.methods.rationale.recipe_models import family, folder, preset, slug
+from shoestring.methods.rationale.recipe_schema import Recipe, is_preset
 from shoestring.models import packaged, presets, pretrained, seq2seq
 
 TOLD = {

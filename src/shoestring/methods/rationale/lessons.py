@@ -68,9 +68,6 @@ class Taught:
         """As it is kept."""
         return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
 
-    def save(self, folder: Path) -> None:
-        files.replace(folder / KEPT, self.text())
-
     @classmethod
     def load(cls, folder: Path) -> Taught:
         """Raises ValueError where the folder does not say how its model was taught."""

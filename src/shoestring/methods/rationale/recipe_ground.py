@@ -18,9 +18,9 @@ from shoestring.methods.rationale.lessons import LABEL, RATIONALE, Way, Wording,
 from shoestring.methods.rationale.loss import written
 from shoestring.methods.rationale.recipe_base import SPENT, Pretraining
 from shoestring.methods.rationale.recipe_data import Task, fingerprints, of_chains, of_sets
-from shoestring.methods.rationale.recipe_models import family, is_preset, preset, slug
+from shoestring.methods.rationale.recipe_models import family, preset, slug
 from shoestring.methods.rationale.recipe_models import folder as folder_of
-from shoestring.methods.rationale.recipe_schema import Recipe
+from shoestring.methods.rationale.recipe_schema import Recipe, is_preset
 from shoestring.methods.rationale.recipe_teacher import TAUGHT, teach
 from shoestring.models import lora, pretrained, seq2seq
 from shoestring.train.settle import Settled, settle
@@ -174,10 +174,10 @@ def _source(name: str) -> str:
 
 def _batch(recipe: Recipe, task: Task, coder: Coder) -> Batch:
     """A batch of reasons, the longer of the two tasks' (of labels where there are no reasons)."""
-    some = task.train[: 4 * recipe.batch]
-    reasoned = any(example.rationale for example in some)
-    way: Way = "two-task" if reasoned else "standard" if any(example.label for example in some) else "distilled"
-    made = lessons(some, way, WORDING)
+    reasoned = [example for example in task.train if example.rationale and (example.label or example.teacher_label)]
+    labelled = [example for example in task.train if example.label]
+    way: Way = "two-task" if reasoned else "standard" if labelled else "distilled"
+    made = lessons((reasoned or labelled or task.train)[: 4 * recipe.batch], way, WORDING)
     chosen = (made.get(RATIONALE) or made[LABEL])[: max(1, recipe.batch // recipe.compute.processes)]
     return batch(coder.pairs(chosen), coder.family, coder.end)
 

@@ -10,16 +10,12 @@ from transformers import PreTrainedModel
 from shoestring import files
 from shoestring.methods.rationale import corruption
 from shoestring.methods.rationale.encode import Family
-from shoestring.methods.rationale.recipe_schema import Recipe
+from shoestring.methods.rationale.recipe_schema import Recipe, is_preset
 from shoestring.models import folders, packaged, presets, pretrained, seq2seq
 from shoestring.models.folders import find
 
 GEMMA = "gemma3-270m"  # which Python packages hold
 PACKED = ".gguf"
-
-
-def is_preset(name: str) -> bool:
-    return name in seq2seq.names() or name in presets.names()
 
 
 def preset(recipe: Recipe, name: str, size: int, seed: int) -> PreTrainedModel:

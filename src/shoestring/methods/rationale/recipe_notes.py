@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from shoestring.evaluate.quantities import number, plus_minus
 from shoestring.evaluate.scores import Score
-from shoestring.methods.rationale import filters
+from shoestring.methods.rationale import filters, rows
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground
@@ -141,12 +141,8 @@ def _said(found: Found, title: Callable[[Cell], str]) -> Iterator[str]:
     cell = max(found, key=lambda one: one.fraction)
     for text, reason, label in found[cell][TWO_TASK][0].reasons[:2]:
         where = f"{title(cell)}: " if title(cell) else ""
-        yield f"{where}of {_short(text)} the {TWO_TASK} student says {label!r}, and as its reason {_short(reason)}."
-
-
-def _short(text: str) -> str:
-    line = " / ".join(text.split("\n"))
-    return repr(line if len(line) <= 160 else line[:157] + "...")
+        asked, said = rows.on_a_line(text), rows.on_a_line(reason)
+        yield f"{where}of {asked} the {TWO_TASK} student says {label!r}, and as its reason {said}."
 
 
 def _left_out(task: Task) -> str:

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, model_validator
 
 from shoestring import config
 from shoestring.methods.rationale.chains import Shape
+from shoestring.models import presets, seq2seq
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -22,6 +23,10 @@ SHUFFLED, SINGLE, INFORMED = "two-task, shuffled reasons", "single-task", "infor
 HUMAN, AGREEING = "two-task, human reasons", "two-task, agreeing reasons"
 METHODS = (TWO_TASK, HUMAN, AGREEING)
 ARMS = (STANDARD, DISTILLED, MATCHED, SINGLE, INFORMED, SHUFFLED, *METHODS)
+
+
+def is_preset(name: str) -> bool:
+    return name in seq2seq.names() or name in presets.names()
 
 
 class Chains(config.Recipe):

@@ -111,6 +111,12 @@ def counted(number: int) -> str:
     return "1 row" if number == 1 else f"{number:,} rows"
 
 
+def on_a_line(text: str) -> str:
+    """A text of several lines as reports quote it."""
+    line = " / ".join(text.split("\n"))
+    return repr(line if len(line) <= 160 else line[:157] + "...")
+
+
 def shown(held: Any) -> str:
     """A value as errors show it, not too long."""
     written = repr(held)

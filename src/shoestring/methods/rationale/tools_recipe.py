@@ -10,7 +10,7 @@ from typing import Any
 from shoestring import config
 from shoestring.methods.rationale import rows
 from shoestring.methods.rationale.datasets import Form
-from shoestring.methods.rationale.recipe_schema import Columns, Recipe
+from shoestring.methods.rationale.recipe_schema import Columns, Recipe, is_preset
 from shoestring.models import presets, seq2seq
 
 PRESET_RATE, TRAINED_RATE = 1e-3, 1e-4
@@ -112,7 +112,3 @@ def pair(text: str, option: str) -> tuple[int, int]:
     if not (first.strip().isdecimal() and second.strip().isdecimal()):
         raise ValueError(f"{option} {text!r}: expected two numbers, such as 256,96")
     return int(first), int(second)
-
-
-def is_preset(name: str) -> bool:
-    return name in seq2seq.names() or name in presets.names()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoestring import files
+from shoestring.methods.rationale import rows
 from shoestring.methods.rationale.lessons import LABEL, RATIONALE, REASONED
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
@@ -81,7 +82,7 @@ def sentences(trained: Trained) -> Iterator[str]:
             yield f"learning rate {rate:g}: ended at step {last}, after {patience} measurements no better (--patience)"
     yield from _cut(trained)
     for text, reason, label in one.reasons[:1]:
-        yield f"of {_short(text)} it says {label!r}, and as its reason {_short(reason)}"
+        yield f"of {rows.on_a_line(text)} it says {label!r}, and as its reason {rows.on_a_line(reason)}"
     others = trained.spent.seconds - one.cost.seconds
     yield f"looking at dev and test, and other learning rates, took {number(max(0.0, others))} s more"
 
@@ -165,8 +166,3 @@ def _free(task: Task) -> Iterator[str]:
             f"no options were named: the student writes its label, of which there are {len(found)}, freely; "
             "with --option for each it takes the likeliest of them"
         )
-
-
-def _short(text: str) -> str:
-    line = " / ".join(text.split("\n"))
-    return repr(line if len(line) <= 160 else line[:157] + "...")
