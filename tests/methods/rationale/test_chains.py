@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shoestring.methods.rationale import chains as module
 from shoestring.methods.rationale import prompts, prompts_reading
-from shoestring.methods.rationale.chains import DIGITS, Shape, asked, chains, solve, taught
+from shoestring.methods.rationale.chains import DIGITS, Shape, asked, chains, solve, spelled, taught
 from shoestring.methods.rationale.parse import Parsed
 
 SHAPES = st.builds(Shape, st.integers(2, 6), st.integers(1, 8))
@@ -63,6 +63,12 @@ def test_shapes_that_cannot_be(given: int, derived: int) -> None:
     with pytest.raises(ValueError, match=rf"chains of {given} given and {derived} derived letters: expected two given"):
         Shape(given, derived)
     assert Shape(20, 6).derived == 6
+
+
+def test_steps_that_repeat_what_they_fill_in() -> None:
+    text = "a=7;b=6;c=a-b;d=b+c;?d"
+    assert spelled(text, solve(text)[0]) == "c=a-b=7-6=1;d=b+c=6+1=7"
+    assert spelled(text, "7-6=1;6+1=3") == "c=a-b=7-6=1;d=b+c=6+1=3"
 
 
 def test_the_last_chain_of_a_prompt_is_what_is_asked() -> None:

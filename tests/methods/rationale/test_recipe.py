@@ -22,6 +22,7 @@ from shoestring.cost import Cost, Ledger
 from shoestring.data import tokenizers
 from shoestring.evaluate.scores import Report
 from shoestring.methods.rationale import recipe_arm, recipe_teacher, recipe_watch
+from shoestring.methods.rationale.chains import solve, spelled
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.recipe import Recipe, run
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, follow
@@ -100,6 +101,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
 
 def name(arm: str, seed: int) -> str:
     return f"t5-tiny-chains-1-{arm.replace(',', '').replace(' ', '-')}-seed{seed}"
+
+
+def test_a_teacher_that_spells_its_steps_says_so_in_demonstrations_and_answers(tmp_path: Path) -> None:
+    recipe_teacher.teach(recipe(chains={**LEAST["chains"], "spelled": True}), Ledger(), tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "taught.jsonl").read_text().splitlines()]
+    assert len(rows) == 24
+    for row in rows:
+        assert row["rationale"] == spelled(row["text"], solve(row["text"])[0])
+        assert row["teacher_label"] == row["label"]
 
 
 # what is reported

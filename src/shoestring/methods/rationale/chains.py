@@ -94,6 +94,15 @@ def taught(text: str, error_rate: float = 0.0, seed: int = 0) -> tuple[str, str]
     return reason[:-1] + wrong, wrong
 
 
+def spelled(text: str, reason: str) -> str:
+    """A chain's reason with each step behind the assignment that it fills in: `k=b+q=5+3=8`.
+
+    It says no more, in more tokens, most of which repeat the text.
+    """
+    derived = [part for part in text.split(";")[:-1] if not part.partition("=")[2].isdigit()]
+    return ";".join(f"{part}={step}" for part, step in zip(derived, reason.split(";"), strict=True))
+
+
 def asked(prompt: str) -> str:
     """The last chain that stands in a prompt. Raises ValueError where there is none."""
     found = _TEXT.findall(prompt)

@@ -36,6 +36,7 @@ class Chains(config.Recipe):
     train           chains that the teacher is asked about
     error_rate      how often the teacher slips
     samples         asked of each chain; more than one are voted on
+    spelled         whether a reason's steps repeat the assignments that they fill in
     """
 
     given: Count
@@ -43,6 +44,7 @@ class Chains(config.Recipe):
     train: Count
     error_rate: Share = 0.0
     samples: Count = 1
+    spelled: bool = False
 
     @model_validator(mode="after")
     def _possible(self) -> Chains:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from shoestring import files
 from shoestring.cost import Ledger
 from shoestring.methods.rationale import datasets, prompts_reading
 from shoestring.methods.rationale.ask import ask_about
-from shoestring.methods.rationale.chains import asked, taught
+from shoestring.methods.rationale.chains import asked, spelled, taught
 from shoestring.methods.rationale.recipe_data import untaught_chains
 from shoestring.methods.rationale.recipe_schema import Recipe
 from shoestring.models.teacher.answers import Answers
@@ -34,10 +34,14 @@ def _ask(recipe: Recipe, out: Path) -> None:
     chosen = recipe.chains
     assert chosen is not None
     prompt = prompts_reading.load("chains")
+    if chosen.spelled:
+        shown = (replace(one, rationale=spelled(one.text, one.rationale)) for one in prompt.demonstrations)
+        prompt = replace(prompt, demonstrations=tuple(shown))
 
     def answer(messages: list[dict[str, str]], parameters: dict[str, Any]) -> str:
-        reason, label = taught(asked(messages[-1]["content"]), chosen.error_rate, int(parameters.get("seed") or 0))
-        return f" {reason} So the answer is {label}."
+        text = asked(messages[-1]["content"])
+        reason, label = taught(text, chosen.error_rate, int(parameters.get("seed") or 0))
+        return f" {spelled(text, reason) if chosen.spelled else reason} So the answer is {label}."
 
     with serving(answer, model="chains") as server, Answers(out / ANSWERS) as store:
         teacher = Endpoint("chains", server.url, api_key="none")
