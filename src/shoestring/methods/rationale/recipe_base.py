@@ -7,6 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from shoestring import files, runtime
@@ -47,6 +48,7 @@ class Pretraining:
         base, ledger = self.recipe.base, Ledger()
         assert base is not None
         here = runtime.start(self.settled.precision, self.recipe.compute.processes)
+        torch.set_num_threads(runtime.threads(self.recipe.compute.processes))  # no run goes on beside it
         tokenizer = tokenizers.load(str(self.tokenizer))
         source = base.text if base.text == corpora.BUILT_IN else str(files.find(base.text))
         tokens = packed(source, "train", tokenizer)
