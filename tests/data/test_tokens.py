@@ -54,7 +54,10 @@ def test_a_large_vocabulary_takes_four_bytes(tmp_path):
         assert tokens.ids.dtype == width
 
 
-@given(words=st.lists(st.text(max_size=30), min_size=1, max_size=20), batch=st.integers(1, 40))
+PLAIN = st.text(max_size=30).filter(lambda text: BPE.eos_token not in text)  # `encode` reads it; packing keeps letters
+
+
+@given(words=st.lists(PLAIN, min_size=1, max_size=20), batch=st.integers(1, 40))
 def test_packing_in_parts_is_packing_at_once(tmp_path_factory, words, batch):
     folder = tmp_path_factory.mktemp("packed")
     with pytest.MonkeyPatch.context() as patch:

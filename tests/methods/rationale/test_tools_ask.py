@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -270,7 +271,9 @@ def test_ctrl_c_keeps_and_writes_what_is_there(rows_file, tmp_path, read_rows):
         url = server.stdout.readline().strip()
         words = ["ask", data, "--form", "esnli", "--teacher", url, "--model", "m", "--out", out, "--concurrency", "1"]
         command = [sys.executable, "-m", "shoestring", "rationale", *map(str, words)]
-        asking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # where these tests go on in the background too
+        pipe = subprocess.PIPE
+        asking = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard)
         assert server.stdout.readline().strip() == "the third"
         asking.send_signal(signal.SIGINT)
         told, error = asking.communicate(timeout=60)
