@@ -106,16 +106,21 @@ def json_rows(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         if not line.strip():
             continue
         place = f"{name}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            what = f"{error.msg}, column {error.colno}"  # its line is of this line alone
-            raise ValueError(f"{place}: not JSON ({what}): expected one object a line") from error
-        except (ValueError, RecursionError) as error:  # an integer of thousands of digits
-            raise ValueError(f"{place}: not JSON ({error}): expected one object a line") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: a JSON {type(row).__name__}, expected an object with a text field")
-        yield place, row
+        yield place, json_object(line, place)
+
+
+def json_object(line: str, place: str) -> dict[str, Any]:
+    """The object of a line of JSON. Raises ValueError, naming the place, where it holds something else."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        what = f"{error.msg}, column {error.colno}"  # its line is of this line alone
+        raise ValueError(f"{place}: not JSON ({what}): expected one object a line") from error
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits
+        raise ValueError(f"{place}: not JSON ({error}): expected one object a line") from error
+    if not isinstance(row, dict):
+        raise ValueError(f"{place}: a JSON {type(row).__name__}, expected an object with a text field")
+    return row
 
 
 def _lines(path: Path, name: str, limit: int) -> Iterator[str]:

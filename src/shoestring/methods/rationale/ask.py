@@ -55,7 +55,8 @@ def ask_about(
     temperature  in place of the prompt's own; several samples need one above zero
     told         tells the teacher the gold label: its reasons then speak for it, and are marked so
     options      of `models.teacher.ask`: concurrency, limits, budget, ledger, tell
-    Raises ValueError where an example does not fit the prompt, or several samples would all be one.
+    Raises ValueError, before anything is asked, where an example does not fit the prompt, its gold label is none of the
+    options, the question names no option, or several samples would all be one.
     """
     chosen = prompt.parameters
     warmth = chosen.temperature if temperature is None else temperature

@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
+from shoestring.data import formats
 from shoestring.methods.rationale import datasets, filters, labels, rows
 from shoestring.methods.rationale.answering import Answer
 from shoestring.methods.rationale.datasets import Form
@@ -128,15 +129,10 @@ def _lines(stream: Iterable[bytes]) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except json.JSONDecodeError as error:
-            what = f"{error.msg}, column {error.colno}"
-            raise ValueError(f"{place}: not JSON ({what}): expected one object a line") from None
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{place}: not JSON ({error}): expected one object a line") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: a JSON {type(row).__name__}, expected an object")
-        yield Row(row, place)
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{place}: not UTF-8 ({error.reason}): convert it") from None
+        yield Row(formats.json_object(text, place), place)
 
 
 def _as_they_come(reading: Iterable[Row], most: int) -> Iterator[list[Row]]:
