@@ -100,7 +100,7 @@ def test_known_suffixes():
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"text": "one"}\n{"text": ', r"^a\.jsonl:2: not JSON \("),
+        ("a.jsonl", '{"text": "one"}\n{"text": ', r"^a\.jsonl:2: not JSON \(Expecting value, column 9\)"),
         ("a.jsonl", "[" * 100_000, r"^a\.jsonl:1: not JSON \("),
         ("a.jsonl", '{"text": "one"}\n{"id": ' + "1" * 5000 + "}", r"^a\.jsonl:2: not JSON \(Exceeds the limit"),
         ("a.jsonl", "[1]", r"^a\.jsonl:1: a JSON list, expected an object"),

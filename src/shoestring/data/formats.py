@@ -112,7 +112,7 @@ def json_rows(path: Path, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 def json_object(line: str, place: str) -> dict[str, Any]:
     """The object of a line of JSON. Raises ValueError, naming the place, where it holds something else."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.rstrip())  # else what ends too early is missed in the first column of a next line
     except json.JSONDecodeError as error:
         what = f"{error.msg}, column {error.colno}"  # its line is of this line alone
         raise ValueError(f"{place}: not JSON ({what}): expected one object a line") from error
