@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from shoestring.cost import formulas
+from shoestring.cost.foretold import Foretold, Sizes
 from shoestring.cost.formulas import formula as formula
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _eagerly() -> Iterator[None]:
 
 
 class StepFlops:
-    """FLOPs of one forward and backward of a model on a batch: by formula where it fits, else counted once per shape.
+    """FLOPs of one forward and backward of a model on a batch: by formula where it fits, else counted.
 
         with step_flops.counting(batch):    # counts where it must, else does nothing
             loss.backward()
@@ -93,19 +94,24 @@ class StepFlops:
     `input_ids` (B, T) and, of T5, `labels` (B, T of the decoder), with no other keys than
         labels, attention_mask, scale   which change no product
         scored                          (N,) the positions, of all flattened, that the objective puts through the head
-    It is the model's cost: an objective that also runs another model, or the same model twice, is to be counted by
-    `flops.counting`. After surgery on the model, make a new one.
+    Of other models some shapes are counted, on such batches until those of the next are `foretold`. It is the model's
+    cost: an objective that also runs another model, or the same model twice, is to be counted by `flops.counting`.
+    After surgery on the model, make a new one.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = list(model.parameters())
         self._config = _fitting(model)
         self._counted: dict[tuple[Any, ...], int] = {}
+        self._foretold: dict[tuple[Any, ...], Foretold] = {}
 
     def __call__(self, batch: Batch) -> int:
         """The FLOPs of a step on a batch of these shapes. Raises KeyError where they had to be counted and were not."""
         if not self._by_formula(batch):
-            return self._counted[self._key(batch)]
+            found = self._known(batch)
+            if found is None:
+                raise KeyError(self._key(batch))
+            return found
         assert self._config is not None
         rows, length = batch["input_ids"].shape
         target = batch["labels"].shape[1] if self._config.is_encoder_decoder else None
@@ -115,12 +121,29 @@ class StepFlops:
     @contextmanager
     def counting(self, batch: Batch) -> Iterator[None]:
         """Wrap the real forward and backward on a batch: counts them if these shapes are new and no formula fits."""
-        if self._by_formula(batch) or self._key(batch) in self._counted:
+        if self._by_formula(batch) or self._known(batch) is not None:
             yield
             return
         with counting() as counted:
             yield
         self._counted[self._key(batch)] = counted.flops
+        sizes, kind = self._sizes(batch)
+        if sizes is not None:
+            self._foretold.setdefault(kind, Foretold()).learn(sizes, counted.flops)
+
+    def _known(self, batch: Batch) -> int | None:
+        """What was counted on these shapes, or is foretold by what was counted on others."""
+        found = self._counted.get(self._key(batch))
+        sizes, kind = self._sizes(batch)
+        if found is None and sizes is not None and kind in self._foretold:
+            found = self._foretold[kind](sizes)
+        return found
+
+    def _sizes(self, batch: Batch) -> tuple[Sizes | None, tuple[Any, ...]]:
+        """A batch's sizes, None where there is more in it, and what else its FLOPs hang on."""
+        plain = batch.keys() <= {"input_ids", "scored"} | _FREE
+        kind = (tuple(sorted(batch)), self._trained())
+        return (Sizes.of(batch) if plain else None), kind
 
     def _by_formula(self, batch: Batch) -> bool:
         if self._config is None or not all(parameter.requires_grad for parameter in self._parameters):
@@ -132,7 +155,10 @@ class StepFlops:
     def _key(self, batch: Batch) -> tuple[Any, ...]:
         """A frozen parameter has no gradient to compute, so what is trained is part of the key."""
         shapes = tuple(sorted((name, tuple(tensor.shape)) for name, tensor in batch.items()))
-        return shapes, tuple(parameter.requires_grad for parameter in self._parameters)
+        return shapes, self._trained()
+
+    def _trained(self) -> tuple[bool, ...]:
+        return tuple(parameter.requires_grad for parameter in self._parameters)
 
 
 def _fitting(model: nn.Module) -> PretrainedConfig | None:

@@ -40,6 +40,7 @@ def train(
     accumulate: int = 1,
     clip: float | None = 1.0,
     schedule: Schedule | None = None,
+    step_flops: StepFlops | None = None,
 ) -> Run:
     """Take optimizer steps until `run.step` is `until`; a run that is there already is left as it is.
 
@@ -49,6 +50,7 @@ def train(
     accumulate   micro-batches drawn from `run.batches` for one step
     clip         the largest gradient norm let through; None lets all through
     schedule     factor of each group's learning rate by step, counted from 0
+    step_flops   of this model, with what earlier calls have counted, where no formula fits
     Precision, device and processes are those of `runtime.current()`.
     Raises DivergedError, a ValueError, where the loss or (if clipped) the gradient's norm is not finite, before the
     weights are touched; ValueError where the stream ends or a batch holds no target.
@@ -57,7 +59,8 @@ def train(
         raise ValueError(f"expected until >= 0, accumulate >= 1, clip > 0, got {until}, {accumulate}, {clip}")
     here = runtime.current()
     run.model, run.optimizer = here.prepare(run.model, run.optimizer)
-    step_flops = StepFlops(runtime.unwrap(run.model)) if ledger is not None else None
+    if step_flops is None and ledger is not None:
+        step_flops = StepFlops(runtime.unwrap(run.model))
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     for group in run.optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])

@@ -11,6 +11,7 @@ import torch
 
 from shoestring import runtime
 from shoestring.cost import Cost, Ledger
+from shoestring.cost.flops import StepFlops
 from shoestring.evaluate.outcome import once
 from shoestring.methods.rationale.encode import Coder, language_model
 from shoestring.methods.rationale.lessons import RATIONALE, Taught, lessons
@@ -156,6 +157,7 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
     spaced = Every(min(_SAVED, arm.every), Spaced(recipe.compute.save_seconds, save))
     after: list[Hook] = [*hooks, Every(10, log), Progress(arm.steps, ledger, show), spaced]
     schedule = optim.warmup_stable_decay(arm.steps + 1, arm.steps - arm.steps // 10, arm.steps // 10)
+    step_flops = StepFlops(run.model)
     try:
         while run.step < arm.steps and not watch.tired:
             until = min(arm.steps, run.step - run.step % arm.every + arm.every)
@@ -168,6 +170,7 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
                     ledger=ledger,
                     accumulate=batches.micro_batches,
                     schedule=schedule,
+                    step_flops=step_flops,
                 )
     except (DivergedError, NotFiniteError) as error:
         return Outcome(points=watch.points, labels=labels, ledger=ledger.state_dict(), diverged=str(error))

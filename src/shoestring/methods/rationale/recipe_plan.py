@@ -10,10 +10,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+from transformers import PreTrainedModel
+
+from shoestring import runtime
 from shoestring.cost import Ledger
 from shoestring.cost.flops import StepFlops
 from shoestring.methods.rationale.loss import scaled
-from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream, student
+from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream
 from shoestring.methods.rationale.recipe_ground import Ground
 from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK
 from shoestring.train.side_by_side import Job, side_by_side
@@ -54,7 +57,10 @@ def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
     every = cells(ground)
     if MATCHED in recipe.arms:
         with ledger.phase("probe"):
-            found.longer = {cell: _longer(ground, cell) for cell in every}
+            for name in recipe.model.names:
+                model = ground.model(name, recipe.tuning.seeds[0]).to(runtime.current().device)
+                probe = Probe(ground, model, StepFlops(model))
+                found.longer |= {cell: probe.longer(cell) for cell in every if cell.model == name}
     rates = recipe.tuning.learning_rates
     found.rates = {(cell, arm): rates[0] for cell in every for arm in recipe.arms}
     if len(rates) == 1:
@@ -118,37 +124,44 @@ def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, rate: float, seed:
     )
 
 
-def _longer(ground: Ground, cell: Cell) -> float:
-    """The FLOPs of a two-task step over those of a standard one, in the mean over their steps."""
-    seed = ground.recipe.tuning.seeds[0]
-    known = Plan(longer={cell: 1.0})
-    spent: Mapping[str, float] = {
-        name: _step_flops(ground, _arm(ground, known, cell, name, 1.0, seed, "")) for name in (STANDARD, TWO_TASK)
-    }
-    return spent[TWO_TASK] / spent[STANDARD]
+@dataclass(frozen=True)
+class Probe:
+    """Finds what the steps of one model take."""
 
+    ground: Ground
+    model: PreTrainedModel
+    step_flops: StepFlops
 
-def _step_flops(ground: Ground, arm: Arm) -> float:
-    """The mean FLOPs of a step, over steps spread evenly: few where they have to be taken, since no formula fits."""
-    task, coder = ground.tasks[arm.task], ground.coder(arm.model)
-    batches, _ = stream(ground, arm, task, coder)
-    model = student(ground, arm, task, coder).model
-    step_flops, state = StepFlops(model), batches.state_dict()
+    def longer(self, cell: Cell) -> float:
+        """The FLOPs of a two-task step over those of a standard one, in the mean over their steps."""
+        seed = self.ground.recipe.tuning.seeds[0]
+        known = Plan(longer={cell: 1.0})
+        spent: Mapping[str, float] = {
+            name: self.of_arm(_arm(self.ground, known, cell, name, 1.0, seed, "")) for name in (STANDARD, TWO_TASK)
+        }
+        return spent[TWO_TASK] / spent[STANDARD]
 
-    def of_step(step: int) -> Iterator[Batch]:
-        batches.load_state_dict({**state, "step": step})
-        return islice(batches, batches.micro_batches)
+    def of_arm(self, arm: Arm) -> float:
+        """The mean FLOPs of a step, over steps spread evenly: few where they have to be taken, as no formula fits."""
+        batches, _ = stream(self.ground, arm, self.ground.tasks[arm.task], self.ground.coder(arm.model))
+        state = batches.state_dict()
 
-    try:
-        return fmean(sum(step_flops(batch) for batch in of_step(step)) for step in _spread(arm.steps, _PROBED))
-    except KeyError:  # no formula fits
-        total, steps = 0, _spread(arm.steps, _TAKEN)
-        for step in steps:
-            for batch in of_step(step):
-                with step_flops.counting(batch):
-                    scaled(model, batch).total.backward()  # type: ignore[no-untyped-call]
-                total += step_flops(batch)
-        return total / len(steps)
+        def of_step(step: int) -> Iterator[Batch]:
+            batches.load_state_dict({**state, "step": step})
+            return islice(batches, batches.micro_batches)
+
+        try:
+            return fmean(sum(map(self.step_flops, of_step(step))) for step in _spread(arm.steps, _PROBED))
+        except KeyError:  # no formula fits, and what was counted does not foretell it
+            steps = _spread(arm.steps, _TAKEN)
+            return fmean(sum(map(self._taken, of_step(step))) for step in steps)
+
+    def _taken(self, batch: Batch) -> int:
+        device = runtime.current().device
+        batch = {name: tensor.to(device) for name, tensor in batch.items()}
+        with self.step_flops.counting(batch):
+            scaled(self.model, batch).total.backward()  # type: ignore[no-untyped-call]
+        return self.step_flops(batch)
 
 
 def _spread(steps: int, most: int) -> list[int]:
