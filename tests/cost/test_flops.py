@@ -47,6 +47,12 @@ def test_counting_sees_fused_attention_on_the_cpu():
     assert flops.count(lambda: attend().sum().backward()) == 7 * product
 
 
+def test_heads_that_share_keys_are_counted_each():
+    query, key, value = torch.zeros(2, 4, 8, 16), torch.zeros(2, 2, 6, 16), torch.zeros(2, 2, 6, 16)
+    attend = nn.functional.scaled_dot_product_attention
+    assert flops.count(lambda: attend(query, key, value, enable_gqa=True)) == 2 * 2 * (2 * 4) * 8 * 6 * 16
+
+
 # against a reference: torch's counter
 
 

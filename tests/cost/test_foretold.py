@@ -134,7 +134,7 @@ sizes = st.builds(Sizes, st.integers(1, 40), st.integers(1, 700), st.integers(0,
 
 
 @settings(deadline=None)
-@given(st.lists(sizes, min_size=14, max_size=25), st.lists(st.integers(0, 10**8), min_size=7, max_size=7))
+@given(st.lists(sizes, min_size=18, max_size=30), st.lists(st.integers(0, 10**8), min_size=10, max_size=10))
 def test_a_polynomial_is_foretold(batches: list[Sizes], numbers: list[int]) -> None:
     def count(one: Sizes) -> int:
         return int(sum(int(term) * number for term, number in zip(one.terms(), numbers, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -38,7 +39,7 @@ def counting() -> Iterator[Count]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    counter = FlopCounterMode(display=False, custom_mapping=_cpu_attention())
+    counter = FlopCounterMode(display=False, custom_mapping=_attention())
     counted = Count()
     with _eagerly(), counter:
         yield counted
@@ -52,21 +53,26 @@ def count(function: Callable[[], object]) -> int:
     return counted.flops
 
 
-def _cpu_attention() -> dict[Any, Callable[..., int]]:
-    """Rules for fused attention on the CPU, which torch's counter (2.13) passes over as if it cost nothing."""
+def _attention() -> dict[Any, Callable[..., int]]:
+    """Rules for fused attention, over all pairs of positions, by shapes: of the query (rows, heads, length, width).
+
+    torch's counter (2.13) passes the CPU's over as if it cost nothing; that of 2.11 fails where several heads of the
+    query share one of the keys. Backward computes the scores again.
+    """
     import torch
-    from torch.utils.flop_counter import sdpa_backward_flop_count, sdpa_flop_count
 
     def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+        return int(2 * math.prod(query[:3]) * key[2] * (query[3] + value[3]))
 
     def backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return int(sdpa_backward_flop_count(gradient, query, key, value))  # type: ignore[no-untyped-call]
+        return int(2 * math.prod(query[:3]) * key[2] * (3 * query[3] + 2 * value[3]))
 
-    return {
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: forward,
-        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
-    }
+    rules: dict[Any, Callable[..., int]] = {}
+    for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
+        operation = f"_scaled_dot_product_{kernel}"
+        rules[getattr(torch.ops.aten, operation)] = forward
+        rules[getattr(torch.ops.aten, f"{operation}_backward")] = backward
+    return rules
 
 
 @contextmanager

@@ -34,10 +34,10 @@ class Sizes(NamedTuple):
         return cls(rows, length, 0 if labels is None else labels.shape[1], 0 if scored is None else len(scored))
 
     def terms(self) -> NDArray[np.float64]:
-        """What products are made of: weights go through rows and tokens, attention goes through pairs of tokens."""
+        """What products are made of: some of positions alone, most of each token, attention's of pairs of tokens."""
         rows, length, target, scored = self
         of_row = (1, length, length**2, target, target**2, length * target)
-        return np.array([*(rows * term for term in of_row), scored], dtype=np.float64)
+        return np.array([1, length, target, *(rows * term for term in of_row), scored], dtype=np.float64)
 
 
 class Foretold:

@@ -153,13 +153,8 @@ def test_a_decoders_batch() -> None:
         "input_ids": [[1, 2, 8, 5, 9], [3, 8, 6, 9, 9]],
         "labels": [[IGNORED, IGNORED, IGNORED, 5, 9], [IGNORED, IGNORED, 6, 9, IGNORED]],
         # the first row is written from columns 2 and 3, the second from 1 and 2
-        "scored": [1, 2, 3, 6, 7, 8],
+        "scored": [2, 3, 6, 7],
     }
-
-
-def test_columns_between_targets_that_are_far_apart_are_not_scored() -> None:
-    found = batch([Pair([1] * 9, [5, 9]), Pair([3], [6, 9])], "decoder", 9)
-    assert found["scored"].tolist() == [0, 1, 8, 9, 11, 12, 19, 20]
 
 
 def test_the_language_model_is_found_inside_its_wrappers() -> None:
@@ -190,18 +185,19 @@ def test_they_are_the_ids_that_hugging_face_gives() -> None:
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5),
     st.randoms(use_true_random=False),
 )
-def test_scored_are_the_positions_that_are_needed_and_no_column_more(
-    sizes: list[tuple[int, int]], chance: object
-) -> None:
+def test_scored_are_the_positions_that_are_needed_and_no_other(sizes: list[tuple[int, int]], chance: object) -> None:
     pairs = [Pair([row + 1] * source, [row + 101] * target) for row, (source, target) in enumerate(sizes)]
     found = batch(pairs, "decoder", 0)
-    rows, width = found["input_ids"].shape
+    width = found["input_ids"].shape[1]
     assert width == max(source + target for source, target in sizes)
-    # column by column: the token after it is some row's target
-    columns = [
-        column for column in range(width) if any(source <= column + 1 < source + target for source, target in sizes)
+    # the token after it is the row's target
+    needed = [
+        row * width + column
+        for row, (source, target) in enumerate(sizes)
+        for column in range(width)
+        if source <= column + 1 < source + target
     ]
-    assert found["scored"].tolist() == [row * width + column for row in range(rows) for column in columns]
+    assert found["scored"].tolist() == needed
     for row, pair in enumerate(pairs):
         assert found["input_ids"][row][: len(pair.source) + len(pair.target)].tolist() == [*pair.source, *pair.target]
         kept = found["labels"][row]

@@ -8,6 +8,14 @@ from itertools import islice
 import pytest
 import torch
 from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    PretrainedConfig,
+    Qwen3Config,
+)
 
 from shoestring.cost import flops
 from shoestring.data.tokenizers import byte_tokenizer
@@ -22,6 +30,7 @@ from shoestring.train.loop import train
 from shoestring.types import Batch, Run
 
 END = 256
+SHAPE = {"vocab_size": 257, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 FAMILIES: list[Family] = ["encoder-decoder", "decoder"]
 
 
@@ -146,6 +155,23 @@ def test_only_what_is_scored_goes_through_the_head() -> None:
         made = batch(some, "decoder", END)
         written(model, made)
         assert math.prod(seen.pop()[:2]) == len(made["scored"]) < made["input_ids"].numel()
+
+
+CONFIGS = [
+    LlamaConfig(**SHAPE, num_attention_heads=4, num_key_value_heads=2, tie_word_embeddings=True),
+    Qwen3Config(**SHAPE, num_attention_heads=2, num_key_value_heads=1, head_dim=16),
+    Gemma3TextConfig(**SHAPE, num_attention_heads=2, num_key_value_heads=1, head_dim=16, final_logit_softcapping=3.0),
+    GPT2Config(vocab_size=257, n_embd=32, n_layer=1, n_head=2, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0),
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
+def test_decoders_of_other_families(config: PretrainedConfig) -> None:
+    """Those with a head that is tied to their embedding, and with something after it."""
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    ours = written(model, batch(LESSONS[RATIONALE], "decoder", END))
+    assert (ours.total / ours.count).item() == pytest.approx(theirs(model, LESSONS[RATIONALE]).item(), rel=1e-5)
 
 
 def test_wrapped_models_and_half_precision(model: nn.Module) -> None:

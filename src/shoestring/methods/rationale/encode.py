@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
+from torch import nn
 
 from shoestring.data import tokenizers
 from shoestring.methods.rationale.lessons import Lesson
 from shoestring.types import Batch
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedTokenizerFast
 
 IGNORED = -100
@@ -137,8 +137,8 @@ def batch(pairs: Sequence[Pair], kind: Family, pad: int) -> Batch:
 
     An encoder-decoder's: `input_ids` (B, S), `attention_mask` (B, S), `labels` (B, T), -100 after the end.
     A decoder's: `input_ids` and `labels` (B, S + T), -100 where nothing is to be written, and `scored` (N,), the
-    positions, of all flattened, that go through the head: those columns from which some row has something to write. It
-    cannot see to its right, so that its padding needs no mask.
+    positions, of all flattened, that go through the head: those after which something is to be written. It cannot see
+    to its right, so that its padding needs no mask.
     """
     if kind == "encoder-decoder":
         return {
@@ -148,9 +148,8 @@ def batch(pairs: Sequence[Pair], kind: Family, pad: int) -> Batch:
         }
     inputs = padded([[*pair.source, *pair.target] for pair in pairs], pad)
     labels = padded([[*[IGNORED] * len(pair.source), *pair.target] for pair in pairs], IGNORED)
-    columns = (labels[:, 1:] != IGNORED).any(dim=0).nonzero()[:, 0]
-    scored = torch.arange(len(pairs))[:, None] * inputs.shape[1] + columns
-    return {"input_ids": inputs, "labels": labels, "scored": scored.flatten()}
+    before = nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))  # a row's last token tells nothing
+    return {"input_ids": inputs, "labels": labels, "scored": before.flatten().nonzero()[:, 0]}
 
 
 def padded(rows: Sequence[Sequence[int]], filling: int) -> torch.Tensor:

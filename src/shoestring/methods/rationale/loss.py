@@ -5,7 +5,8 @@ B rows, S source tokens, T target tokens, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -61,11 +62,26 @@ def _after_encoding(model: nn.Module, batch: Batch) -> Loss:
 
 def _going_on(model: nn.Module, batch: Batch) -> Loss:
     """Only positions that are `scored` go through the head: with a large vocabulary it costs more than all the rest."""
-    inputs = batch["input_ids"]
-    columns = batch["scored"][: len(batch["scored"]) // len(inputs)]
-    output: Any = model(input_ids=inputs, use_cache=False, logits_to_keep=columns)
-    targets = batch["labels"][:, columns + 1]
-    return Loss(_summed(output.logits, targets), int((targets != IGNORED).sum()), inputs.numel())
+    inputs, scored = batch["input_ids"], batch["scored"]
+    with _taking(language_model(model).get_output_embeddings(), scored):
+        output: Any = model(input_ids=inputs, use_cache=False)
+    targets = batch["labels"].flatten()[scored + 1]
+    return Loss(_summed(output.logits, targets), len(scored), inputs.numel())
+
+
+@contextmanager
+def _taking(head: nn.Module, places: Tensor) -> Iterator[None]:
+    """The head is given these places of all rows, flattened, as the places of one row."""
+
+    def take(_: nn.Module, given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        hidden, *others = given
+        return (hidden.flatten(0, 1).index_select(0, places)[None], *others)
+
+    hook = head.register_forward_pre_hook(take)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _summed(logits: Tensor, targets: Tensor) -> Tensor:
