@@ -1,4 +1,4 @@
-"""For all tests: no network, one thread, a cache of their own, and no runtime left over from another test."""
+"""For all tests: no network, an accelerator only where one is named, one thread, a cache and a runtime of their own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ settings.register_profile("busy", deadline=None)  # on a busy machine an example
 settings.load_profile("busy")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same on every machine: tests compare tensors of the CPU's
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SHOESTRING_TRACEBACK"):
     os.environ.pop(name, None)

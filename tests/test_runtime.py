@@ -95,6 +95,15 @@ def test_a_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert runtime.compiler() is None
 
 
+@pytest.mark.parametrize("used", [False, True])
+def test_memory_of_an_accelerator_is_given_back_where_it_was_used(monkeypatch: pytest.MonkeyPatch, used: bool) -> None:
+    times: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: times.append(1))
+    runtime.release()
+    assert len(times) == used
+
+
 @pytest.mark.parametrize(
     ("said", "launched", "found"),
     [(None, False, 4), ("1", False, 1), ("3,2", False, 3), ("9", False, 4), ("1", True, 4)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -195,6 +196,13 @@ def threads(processes: int) -> int:
     fair, most = max(1, cores() // processes), os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
     told = most.isdecimal() and int(most) and "LOCAL_RANK" not in os.environ
     return min(fair, int(most)) if told else fair
+
+
+def release() -> None:
+    """Give back the accelerator's memory that this process has no more use for, to others that share it."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def compiler() -> str | None:

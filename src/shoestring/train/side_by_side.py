@@ -47,6 +47,7 @@ def side_by_side(jobs: Sequence[Job], workers: int, console: Console | None = No
     with _display(console) as tell:
         if workers == 1:
             return [job.work(_Teller(job.name, tell)) for job in jobs]
+        runtime.release()
         context = multiprocessing.get_context("spawn")
         queue = context.SimpleQueue()
         listener = threading.Thread(target=_listen, args=(queue, tell), daemon=True)
