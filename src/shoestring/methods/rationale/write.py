@@ -119,8 +119,9 @@ def _continued(
 
 def _summed(logits: Tensor, labels: Tensor) -> Tensor:
     """(rows,): the log-likelihood of each row's labels. logits (rows, T, V), labels (rows, T)."""
-    nats = nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
-    return -nats.double().sum(dim=1)
+    flat = logits.flatten(0, 1).float()  # rows of a matrix: several times as fast as logits with the vocabulary between
+    nats = nn.functional.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="none")
+    return -nats.reshape(labels.shape).double().sum(dim=1)
 
 
 def _padded(coder: Coder, rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
