@@ -310,6 +310,20 @@ def test_cells_have_titles_and_groups(several: tuple[Report, Ground]) -> None:
     assert len(found.pairs) == 8
 
 
+def test_rates_of_many_cells_are_told_by_how_often_each_was_chosen() -> None:
+    made = ground(tasks=("A",), fractions=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0], arms=list(SIMPLE))
+    cells = [Cell("t5-tiny", "A", part) for part in made.recipe.fractions]
+    found: dict[Arm, Outcome] = {}
+    for cell in cells:
+        found |= outcomes(SIMPLE, [cell])
+    plan = chosen(cells)
+    for place, cell in enumerate(cells):
+        plan.rates[cell, "two-task"] = 2e-3 if place < 2 else 1e-3
+        plan.tried[cell, "two-task"] = {1e-3: 0.25, 2e-3: 0.5}
+    notes = [note for note in report("r", found, plan, made, ASKED).notes if note.startswith("learning rate of")]
+    assert notes == ["learning rate of two-task, of 7 comparisons: 0.001 in 5, 0.002 in 2."]
+
+
 def test_the_fewest_labels_that_are_enough(several: tuple[Report, Ground]) -> None:
     notes = " ".join(several[0].notes)
     # standard has 60 % with most labels; two-task 65 % with a quarter of B's, and 45 % with a quarter of A's

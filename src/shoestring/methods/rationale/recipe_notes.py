@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import sqrt
 from statistics import fmean
@@ -15,6 +16,8 @@ from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground
 from shoestring.methods.rationale.recipe_plan import Cell, Plan
 from shoestring.methods.rationale.recipe_schema import AGREEING, INFORMED, MATCHED, SHUFFLED, SINGLE, STANDARD, TWO_TASK
+
+_MANY = 6  # cells: of more, not every score that a rate was chosen by is told
 
 Found: TypeAlias = "dict[Cell, dict[str, list[Outcome]]]"
 
@@ -120,10 +123,17 @@ def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterat
     if not chosen.tried:
         yield f"Not tuned: the learning rate, {ground.recipe.tuning.learning_rates[0]:g} for all."
         return
-    for (cell, arm), tried in chosen.tried.items():
-        listed = ", ".join(f"{rate:g}: {score:.1%}" for rate, score in tried.items())
-        where = f"{title(cell)}: " if title(cell) else ""
-        yield f"{where}learning rate of {arm}: {chosen.rates[cell, arm]:g} (dev accuracy by rate: {listed})."
+    cells = {cell for cell, _ in chosen.tried}
+    if len(cells) > _MANY:
+        for arm in dict.fromkeys(arm for _, arm in chosen.tried):
+            rates = Counter(chosen.rates[cell, arm] for cell in cells if (cell, arm) in chosen.tried)
+            listed = ", ".join(f"{rate:g} in {rates[rate]}" for rate in sorted(rates))
+            yield f"learning rate of {arm}, of {rates.total()} comparisons: {listed}."
+    else:
+        for (cell, arm), tried in chosen.tried.items():
+            listed = ", ".join(f"{rate:g}: {score:.1%}" for rate, score in tried.items())
+            where = f"{title(cell)}: " if title(cell) else ""
+            yield f"{where}learning rate of {arm}: {chosen.rates[cell, arm]:g} (dev accuracy by rate: {listed})."
     yield "The runs that learning rates were chosen by are in no row's cost."
 
 
