@@ -26,7 +26,7 @@ settings.register_profile("busy", deadline=None)  # on a busy machine an example
 settings.load_profile("busy")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the same on every machine: tests compare tensors of the CPU's
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests compare tensors of the CPU
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SHOESTRING_TRACEBACK"):
     os.environ.pop(name, None)

@@ -199,7 +199,7 @@ def threads(processes: int) -> int:
 
 
 def release() -> None:
-    """Give back the accelerator's memory that this process has no more use for, to others that share it."""
+    """Give back a CUDA device's memory that this process has no more use for, to others that share it."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         gc.collect()
         torch.cuda.empty_cache()

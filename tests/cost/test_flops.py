@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import LlamaConfig
+from transformers import LlamaConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from shoestring.cost import flops
 from shoestring.models import presets, seq2seq
@@ -51,6 +51,28 @@ def test_heads_that_share_keys_are_counted_each():
     query, key, value = torch.zeros(2, 4, 8, 16), torch.zeros(2, 2, 6, 16), torch.zeros(2, 2, 6, 16)
     attend = nn.functional.scaled_dot_product_attention
     assert flops.count(lambda: attend(query, key, value, enable_gqa=True)) == 2 * 2 * (2 * 4) * 8 * 6 * 16
+
+
+def test_experts_are_counted_for_the_tokens_that_they_are_given():
+    config = Qwen3MoeConfig(
+        vocab_size=97,
+        hidden_size=32,
+        moe_intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        num_experts=4,
+        num_experts_per_tok=2,
+    )
+    model = Qwen3MoeForCausalLM(config)
+    given = []
+    for experts in (1, 2):
+        for layer in model.model.layers:
+            layer.mlp.gate.top_k = experts
+        given.append(flops.count(lambda: step(model, {"input_ids": ids(2, 8)})))
+    one_more = 6 * (2 * 8) * (3 * 32 * 16)
+    assert given[1] - given[0] == one_more
 
 
 # against a reference: torch's counter

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from shoestring import runtime
-from shoestring.cost import Ledger
-from shoestring.cost.flops import count, formula
+from shoestring.cost import Ledger, flops
+from shoestring.cost.flops import StepFlops, count, formula
 from shoestring.train import optim
 from shoestring.train.loop import DivergedError, train
 from shoestring.train.objectives import next_token
@@ -209,6 +209,22 @@ def test_what_has_no_formula_is_counted(tiny: Build) -> None:
     assert all(each)
     assert ledger.total().flops == 2 * sum(each)
     assert ledger.total().tokens == 2 * (2 + 4)
+
+
+def test_what_earlier_calls_counted_is_not_counted_again(tiny: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[int] = []
+    real = flops.counting
+    monkeypatch.setattr(flops, "counting", lambda: times.append(1) or real())
+    run, ledger = tiny(), Ledger()
+    run.model.gpt_neox.embed_in.requires_grad_(False)
+    known = StepFlops(run.model)
+    for until in (1, 2, 3):
+        train(run, next_token, until=until, ledger=ledger, step_flops=known)
+    assert len(times) == 1
+    train(run, next_token, until=4, ledger=ledger)
+    assert len(times) == 2, "nobody told it"
+    train(run, next_token, until=5, step_flops=StepFlops(run.model))
+    assert len(times) == 2, "nobody asks"
 
 
 def test_counting_changes_no_bit(tiny: Build) -> None:

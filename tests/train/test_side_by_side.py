@@ -15,6 +15,7 @@ import psutil
 import pytest
 from rich.console import Console
 
+from shoestring import runtime
 from shoestring.train.side_by_side import Job, Show, affordable, side_by_side
 
 WORK = """
@@ -137,6 +138,19 @@ def test_one_worker_runs_here_and_shows_its_progress(terminal: bool, shown: list
         assert part in told.getvalue()
     if not terminal:
         assert told.getvalue().count("\n") == 1
+
+
+def test_workers_find_the_memory_of_an_accelerator_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given back before the first of them starts, and not where all is done here."""
+
+    def stop() -> None:
+        raise KeyError("released")
+
+    monkeypatch.setattr(runtime, "release", stop)
+    jobs = [Job("one", lambda show: "done")]
+    assert side_by_side(jobs, 1, Console(file=io.StringIO())) == ["done"]
+    with pytest.raises(KeyError, match="released"):
+        side_by_side(jobs, 2, Console(file=io.StringIO()))
 
 
 @pytest.mark.parametrize(("jobs", "each", "expected"), [(1, 1.0, 1), (64, 1.0, None), (64, 1e18, 1)])

@@ -39,7 +39,7 @@ def counting() -> Iterator[Count]:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    counter = FlopCounterMode(display=False, custom_mapping=_attention())
+    counter = FlopCounterMode(display=False, custom_mapping=_rules())
     counted = Count()
     with _eagerly(), counter:
         yield counted
@@ -53,11 +53,13 @@ def count(function: Callable[[], object]) -> int:
     return counted.flops
 
 
-def _attention() -> dict[Any, Callable[..., int]]:
-    """Rules for fused attention, over all pairs of positions, by shapes: of the query (rows, heads, length, width).
+def _rules() -> dict[Any, Callable[..., int]]:
+    """Rules, by shapes, for what torch's counter passes over as if it cost nothing or, in some versions, fails on.
 
-    torch's counter (2.13) passes the CPU's over as if it cost nothing; that of 2.11 fails where several heads of the
-    query share one of the keys. Backward computes the scores again.
+    Fused attention, of a query (rows, heads, length, width), over all pairs of positions: torch 2.13 passes the CPU's
+    over, and 2.11 fails where several heads of the query share one of the keys. Backward computes the scores again.
+    The products of experts, to each of which some tokens go: of (tokens, in) with (experts, in, out), and backward of
+    (in, tokens) with (tokens, out) as well.
     """
     import torch
 
@@ -67,7 +69,12 @@ def _attention() -> dict[Any, Callable[..., int]]:
     def backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
         return int(2 * math.prod(query[:3]) * key[2] * (3 * query[3] + 2 * value[3]))
 
+    def grouped(left: Any, right: Any, *_: Any, **__: Any) -> int:
+        return int(2 * math.prod(left) * right[-1])
+
     rules: dict[Any, Callable[..., int]] = {}
+    if hasattr(torch.ops.aten, "_grouped_mm"):
+        rules[torch.ops.aten._grouped_mm] = grouped
     for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
         operation = f"_scaled_dot_product_{kernel}"
         rules[getattr(torch.ops.aten, operation)] = forward
@@ -126,7 +133,7 @@ class StepFlops:
 
     @contextmanager
     def counting(self, batch: Batch) -> Iterator[None]:
-        """Wrap the real forward and backward on a batch: counts them if these shapes are new and no formula fits."""
+        """Wrap the real forward and backward on a batch: counts them where their FLOPs are not known without."""
         if self._by_formula(batch) or self._known(batch) is not None:
             yield
             return
@@ -140,10 +147,10 @@ class StepFlops:
     def _known(self, batch: Batch) -> int | None:
         """What was counted on these shapes, or is foretold by what was counted on others."""
         found = self._counted.get(self._key(batch))
+        if found is not None:
+            return found
         sizes, kind = self._sizes(batch)
-        if found is None and sizes is not None and kind in self._foretold:
-            found = self._foretold[kind](sizes)
-        return found
+        return self._foretold[kind](sizes) if sizes is not None and kind in self._foretold else None
 
     def _sizes(self, batch: Batch) -> tuple[Sizes | None, tuple[Any, ...]]:
         """A batch's sizes, None where there is more in it, and what else its FLOPs hang on."""

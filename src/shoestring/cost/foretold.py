@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 _AGREED = 3  # counts that were foretold before any is relied on
 _CLOSE = 1e-9  # relative
-_BEYOND = 2.0  # times the largest, or the smallest, that was counted
 
 
 class Sizes(NamedTuple):
@@ -26,7 +25,7 @@ class Sizes(NamedTuple):
 
     @classmethod
     def of(cls, batch: Mapping[str, Tensor]) -> Sizes | None:
-        """None of a batch that holds something else beside ids, labels and what changes no product."""
+        """None of a batch whose ids, or whose labels where it has some, are no matrix of as many rows."""
         ids, labels, scored = batch.get("input_ids"), batch.get("labels"), batch.get("scored")
         if ids is None or ids.dim() != 2 or (labels is not None and (labels.dim() != 2 or len(labels) != len(ids))):
             return None
@@ -41,11 +40,12 @@ class Sizes(NamedTuple):
 
 
 class Foretold:
-    """Learns from each count, and foretells the next ones: relied on once it was right, and never after it was wrong.
+    """Learns from each count, and foretells the next: relied on after it was right three times, not after it was wrong.
 
     A transformer's products on a batch are sums of a few terms, each a number of its own times rows, tokens or pairs
     of tokens. What the numbers are need not be known: where a batch's terms are a combination of those of batches that
-    were counted, its FLOPs are the same combination of theirs.
+    were counted, its FLOPs are the same combination of theirs. A batch that is larger or smaller than all that were
+    counted is to be counted too: there a model may compute in another way (attention by blocks, say, is padded to one).
     """
 
     def __init__(self) -> None:
@@ -54,6 +54,8 @@ class Foretold:
         self._agreed, self._wrong = 0, False
 
     def learn(self, sizes: Sizes, count: int) -> None:
+        if self._wrong:
+            return
         expected = self._combined(sizes)
         if expected is not None:
             right = abs(expected - count) <= _CLOSE * count
@@ -64,17 +66,15 @@ class Foretold:
 
     def __call__(self, sizes: Sizes) -> int | None:
         """The FLOPs of a batch of these sizes, or None where they are to be counted."""
-        if self._wrong or self._agreed < _AGREED or not self._near(sizes):
+        if self._wrong or self._agreed < _AGREED or not self._within(sizes):
             return None
         found = self._combined(sizes)
         return None if found is None else round(found)
 
-    def _near(self, sizes: Sizes) -> bool:
-        """Whether each size is about as large as some that were counted: beyond, a model may compute in other ways."""
-        return all(
-            min(known) / _BEYOND <= size <= _BEYOND * max(known)
-            for size, known in zip(sizes, zip(*self._sizes, strict=True), strict=True)
-        )
+    def _within(self, sizes: Sizes) -> bool:
+        """Whether each size is between some that were counted."""
+        known = zip(*self._sizes, strict=True)
+        return all(min(some) <= size <= max(some) for size, some in zip(sizes, known, strict=True))
 
     def _combined(self, sizes: Sizes) -> float | None:
         """The counts' combination that fits the sizes; None where none does."""

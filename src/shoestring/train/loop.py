@@ -50,7 +50,7 @@ def train(
     accumulate   micro-batches drawn from `run.batches` for one step
     clip         the largest gradient norm let through; None lets all through
     schedule     factor of each group's learning rate by step, counted from 0
-    step_flops   of this model, with what earlier calls have counted, where no formula fits
+    step_flops   of the model as it is trained, with what earlier calls have counted where no formula fits; for a ledger
     Precision, device and processes are those of `runtime.current()`.
     Raises DivergedError, a ValueError, where the loss or (if clipped) the gradient's norm is not finite, before the
     weights are touched; ValueError where the stream ends or a batch holds no target.
@@ -59,7 +59,9 @@ def train(
         raise ValueError(f"expected until >= 0, accumulate >= 1, clip > 0, got {until}, {accumulate}, {clip}")
     here = runtime.current()
     run.model, run.optimizer = here.prepare(run.model, run.optimizer)
-    if step_flops is None and ledger is not None:
+    if ledger is None:
+        step_flops = None
+    elif step_flops is None:
         step_flops = StepFlops(runtime.unwrap(run.model))
     parameters = [p for group in run.optimizer.param_groups for p in group["params"]]
     for group in run.optimizer.param_groups:

@@ -223,8 +223,7 @@ def test_flops_over_a_few_steps_are_those_over_all(preset: str, mode: str, steps
     made.tasks[task.name] = replace(task, train=uneven)
     for arm in finals(made, plan(made, Ledger(), Path("nowhere"))):
         if arm.seed == 0 and arm.name != ARMS[1]:
-            model = made.model(arm.model, 0)
-            probe = recipe_plan.Probe(made, model, StepFlops(model))
+            probe = recipe_plan.Probe(made, made.model(arm.model, 0))
             assert probe.of_arm(arm) == pytest.approx(spent(made, arm) / arm.steps, rel=0.02)
 
 

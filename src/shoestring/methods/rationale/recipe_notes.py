@@ -123,10 +123,9 @@ def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterat
     if not chosen.tried:
         yield f"Not tuned: the learning rate, {ground.recipe.tuning.learning_rates[0]:g} for all."
         return
-    cells = {cell for cell, _ in chosen.tried}
-    if len(cells) > _MANY:
+    if len({cell for cell, _ in chosen.tried}) > _MANY:
         for arm in dict.fromkeys(arm for _, arm in chosen.tried):
-            rates = Counter(chosen.rates[cell, arm] for cell in cells if (cell, arm) in chosen.tried)
+            rates = Counter(chosen.rates[key] for key in chosen.tried if key[1] == arm)
             listed = ", ".join(f"{rate:g} in {rates[rate]}" for rate in sorted(rates))
             yield f"learning rate of {arm}, of {rates.total()} comparisons: {listed}."
     else:

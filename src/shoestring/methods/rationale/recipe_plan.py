@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice, product
+from functools import cached_property, partial
+from itertools import chain, islice, product
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
+import torch
 from transformers import PreTrainedModel
 
 from shoestring import runtime
@@ -58,9 +59,7 @@ def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
     if MATCHED in recipe.arms:
         with ledger.phase("probe"):
             for name in recipe.model.names:
-                model = ground.model(name, recipe.tuning.seeds[0]).to(runtime.current().device)
-                probe = Probe(ground, model, StepFlops(model))
-                found.longer |= {cell: probe.longer(cell) for cell in every if cell.model == name}
+                found.longer |= _longer(ground, [cell for cell in every if cell.model == name])
     rates = recipe.tuning.learning_rates
     found.rates = {(cell, arm): rates[0] for cell in every for arm in recipe.arms}
     if len(rates) == 1:
@@ -124,22 +123,28 @@ def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, rate: float, seed:
     )
 
 
+def _longer(ground: Ground, every: Sequence[Cell]) -> dict[Cell, float]:
+    """By cell, all of one model: the FLOPs of a two-task step over those of a standard one, in the mean over steps."""
+    name, seed = every[0].model, ground.recipe.tuning.seeds[0]
+    probe = Probe(ground, ground.model(name, seed).to(runtime.current().device))
+    found = {}
+    for cell in every:
+        known = Plan(longer={cell: 1.0})
+        arms = {arm: _arm(ground, known, cell, arm, 1.0, seed, "") for arm in (STANDARD, TWO_TASK)}
+        found[cell] = probe.of_arm(arms[TWO_TASK]) / probe.of_arm(arms[STANDARD])
+    return found
+
+
 @dataclass(frozen=True)
 class Probe:
     """Finds what the steps of one model take."""
 
     ground: Ground
     model: PreTrainedModel
-    step_flops: StepFlops
 
-    def longer(self, cell: Cell) -> float:
-        """The FLOPs of a two-task step over those of a standard one, in the mean over their steps."""
-        seed = self.ground.recipe.tuning.seeds[0]
-        known = Plan(longer={cell: 1.0})
-        spent: Mapping[str, float] = {
-            name: self.of_arm(_arm(self.ground, known, cell, name, 1.0, seed, "")) for name in (STANDARD, TWO_TASK)
-        }
-        return spent[TWO_TASK] / spent[STANDARD]
+    @cached_property
+    def step_flops(self) -> StepFlops:
+        return StepFlops(self.model)
 
     def of_arm(self, arm: Arm) -> float:
         """The mean FLOPs of a step, over steps spread evenly: few where they have to be taken, as no formula fits."""
@@ -150,18 +155,27 @@ class Probe:
             batches.load_state_dict({**state, "step": step})
             return islice(batches, batches.micro_batches)
 
-        try:
-            return fmean(sum(map(self.step_flops, of_step(step))) for step in _spread(arm.steps, _PROBED))
-        except KeyError:  # no formula fits, and what was counted does not foretell it
-            steps = _spread(arm.steps, _TAKEN)
-            return fmean(sum(map(self._taken, of_step(step))) for step in steps)
+        def known(steps: Sequence[int]) -> float:
+            return fmean(sum(map(self.step_flops, of_step(step))) for step in steps)
 
-    def _taken(self, batch: Batch) -> int:
-        device = runtime.current().device
+        try:
+            mean = known(_spread(arm.steps, _PROBED))
+        except KeyError:  # no formula fits
+            few = _spread(arm.steps, _TAKEN)
+            for batch in chain.from_iterable(map(of_step, few)):
+                self._take(batch, arm)
+            mean = known(few)
+        here = runtime.current()
+        return here.sum(mean)[0] / here.processes  # each has a part of the batch, and all are to find the same
+
+    def _take(self, batch: Batch, arm: Arm) -> None:
+        """Go forward and backward as the run will."""
+        device, precision = runtime.current().device, self.ground.starts[arm.model].settled.precision
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with self.step_flops.counting(batch):
-            scaled(self.model, batch).total.backward()  # type: ignore[no-untyped-call]
-        return self.step_flops(batch)
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                loss = scaled(self.model, batch)
+            loss.total.backward()  # type: ignore[no-untyped-call]
 
 
 def _spread(steps: int, most: int) -> list[int]:
