@@ -73,8 +73,9 @@ def _rules() -> dict[Any, Callable[..., int]]:
         return int(2 * math.prod(left) * right[-1])
 
     rules: dict[Any, Callable[..., int]] = {}
-    if hasattr(torch.ops.aten, "_grouped_mm"):
-        rules[torch.ops.aten._grouped_mm] = grouped
+    experts = getattr(torch.ops.aten, "_grouped_mm", None)  # early versions of torch 2 have none
+    if experts is not None:
+        rules[experts] = grouped
     for kernel in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention"):
         operation = f"_scaled_dot_product_{kernel}"
         rules[getattr(torch.ops.aten, operation)] = forward
