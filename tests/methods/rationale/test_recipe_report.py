@@ -378,11 +378,12 @@ def test_pictures_of_labels_and_of_size(several: tuple[Report, Ground]) -> None:
     assert labels.joined
     assert ("two-task", 10.0, pytest.approx(65.0)) in labels.points
     assert ("two-task", 40.0, pytest.approx(75.0)) in labels.points
-    assert len(labels.points) == 6
+    assert [point[:2] for point in labels.points if point[0] == "a guess"] == [("a guess", 10.0), ("a guess", 40.0)]
+    assert len(labels.points) == 6 + 2
     sizes = pictures["test accuracy against size, %", "A"]
     assert ("standard", 1.0, pytest.approx(60.0)) in sizes.points
     assert ("standard", 2.0, pytest.approx(60.0)) in sizes.points
-    assert len(sizes.points) == 6, "of the most labels alone"
+    assert len(sizes.points) == 6 + 2, "of the most labels alone"
     assert report("r", outcomes(SIMPLE), chosen(), ground(), ASKED).scatters == ()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
 from shoestring.cost import Cost
@@ -120,27 +120,29 @@ def _pictures(found: Found, ground: Ground) -> Iterator[Scatter]:
     if len(recipe.fractions) > 1:
         for model in recipe.model.names:
             for task in ground.tasks:
-                points = tuple(
-                    (arm, float(_count(cell, ground)), 100 * fmean(one.scores["accuracy"] for one in some))
-                    for cell, arms in found.items()
-                    if (cell.model, cell.task) == (model, task)
-                    for arm, some in arms.items()
-                )
-                if not points:  # its cells were left out
+                cells = {cell: arms for cell, arms in found.items() if (cell.model, cell.task) == (model, task)}
+                if not cells:  # they were left out
                     continue
+                points = _dots(cells, ground, lambda cell: float(_count(cell, ground)))
                 name = f"{task}, {model}" if len(recipe.model.names) > 1 else task
                 says = f"Test accuracy on {name} against the number of labels, by arm."
                 yield Scatter(name, "labels", "test accuracy against labels, %", points, says, joined=True)
     if len(recipe.model.names) > 1:
         most = max(recipe.fractions)
         for task in ground.tasks:
-            points = tuple(
-                (arm, ground.sizes[cell.model] / 1e6, 100 * fmean(one.scores["accuracy"] for one in some))
-                for cell, arms in found.items()
-                if (cell.task, cell.fraction) == (task, most)
-                for arm, some in arms.items()
-            )
-            if not points:
+            cells = {cell: arms for cell, arms in found.items() if (cell.task, cell.fraction) == (task, most)}
+            if not cells:
                 continue
+            points = _dots(cells, ground, lambda cell: ground.sizes[cell.model] / 1e6)
             says = f"Test accuracy on {task} against the student's parameters, by arm."
             yield Scatter(task, "million parameters", "test accuracy against size, %", points, says, joined=True)
+
+
+def _dots(cells: Found, ground: Ground, x: Callable[[Cell], float]) -> tuple[tuple[str, float, float], ...]:
+    """Each arm's, and those of a guess, which tell a gain from noise."""
+    arms = (
+        (arm, x(cell), 100 * fmean(one.scores["accuracy"] for one in some))
+        for cell, every in cells.items()
+        for arm, some in every.items()
+    )
+    return (*arms, *(("a guess", x(cell), 100 * ground.tasks[cell.task].guessed) for cell in cells))
