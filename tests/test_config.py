@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, model_validator
 
@@ -101,6 +101,7 @@ TEXTS = st.builds(
 )
 
 
+@example(Plan(steps=0, name="the next line\x85of old machines"))
 @given(
     st.builds(
         Plan,

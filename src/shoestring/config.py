@@ -39,8 +39,13 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes the text that `_Loader` would take for a number."""
+    """Quotes text that `_Loader` would take for a number, and spells the line break that it takes for another one."""
 
+    def text(self, value: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style='"' if "\x85" in value else None)
+
+
+_Dumper.add_representer(str, _Dumper.text)
 
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
