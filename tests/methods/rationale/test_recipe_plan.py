@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -236,6 +238,31 @@ def test_steps_are_spread_evenly(steps: int, most: int) -> None:
     assert steps - found[-1] <= 2 * steps / most + 1
     if steps > most:
         assert sum(step % 2 for step in found) == most // 2
+
+
+def test_the_model_that_steps_were_looked_at_by_is_gone_when_runs_start(
+    ground: Any, tuned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would lie on the accelerator beside theirs."""
+    probed: list[weakref.ref[object]] = []
+    left: list[object] = []
+    real = Ground.model
+
+    def model(self: Ground, name: str, seed: int) -> Any:
+        found = real(self, name, seed)
+        probed.append(weakref.ref(found))
+        return found
+
+    def ran(arm: Arm) -> float:
+        gc.collect()
+        left.extend(one for one in (reference() for reference in probed) if one is not None)
+        return 0.5
+
+    monkeypatch.setattr(Ground, "model", model)
+    tuned(ran)
+    plan(ground(tuning={"seeds": [100], "learning_rates": [3e-3, 1e-3]}), Ledger(), Path("nowhere"))
+    assert probed
+    assert left == []
 
 
 def test_it_is_not_reckoned_where_nobody_asks(ground: Any) -> None:
