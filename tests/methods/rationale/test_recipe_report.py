@@ -344,11 +344,21 @@ def test_what_is_no_better_than_a_guess_says_nothing_of_fewer_labels() -> None:
     made = ground(fractions=[0.5, 1.0])
     cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
     found = outcomes({"standard": [0.19, 0.18], "two-task": [0.3, 0.3]}, cells)  # two errors above 10 % are 19.5 %
-    notes = report("r", found, chosen(cells), made, ASKED).notes
+    made_of_it = report("r", found, chosen(cells), made, ASKED)
+    assert made_of_it.pairs == (), "nothing is said of what was saved"
+    notes = made_of_it.notes
     assert "chains: standard with most labels (18.5%) is no better than a guess: fewer say nothing." in notes
     assert "at least as good" not in " ".join(notes)
     assert "chains: a guess is right for 10.0% of its 40 test examples." in notes
     assert any(note.startswith("chains: 3 of the test examples have a premise that stands in") for note in notes)
+
+
+def test_what_was_saved_is_told_of_the_comparisons_with_a_twin_that_learnt() -> None:
+    cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
+    found = outcomes({"standard": [0.1, 0.1], "two-task": [0.3, 0.3]}, cells[:1])
+    found |= outcomes({"standard": [0.6, 0.6], "two-task": [0.7, 0.7]}, cells[1:])
+    pairs = report("r", found, chosen(cells), ground(fractions=[0.5, 1.0]), ASKED).pairs
+    assert [pair.twin for pair in pairs] == ["40 labels (100 %): standard"]
 
 
 def test_the_teacher_is_paid_for_the_examples_that_were_drawn() -> None:

@@ -42,6 +42,12 @@ def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str
     yield from _said(found, title)
 
 
+def learnt(outcomes: Sequence[Outcome], task: Task) -> bool:
+    """Whether students are better than a guess, by two standard errors of what a guess scores on test or more."""
+    guess = task.guessed
+    return _mean(outcomes) - guess >= 2 * sqrt(guess * (1 - guess) / len(task.test))
+
+
 def _against(arms: Mapping[str, Sequence[Outcome]], where: str) -> str:
     parts = []
     for twin, outcomes in arms.items():
@@ -76,9 +82,9 @@ def _enough(found: Found, ground: Ground) -> Iterator[str]:
             whole = cells[most]
             if whole is None:
                 continue
-            goal, guess = _mean(whole[STANDARD]), ground.tasks[task].guessed
+            goal = _mean(whole[STANDARD])
             name = f"{task}, {model}" if len(recipe.model.names) > 1 else task
-            if goal - guess < 2 * sqrt(guess * (1 - guess) / len(ground.tasks[task].test)):
+            if not learnt(whole[STANDARD], ground.tasks[task]):
                 yield f"{name}: {STANDARD} with most labels ({goal:.1%}) is no better than a guess: fewer say nothing."
                 continue
             good = [fraction for fraction, arms in cells.items() if arms and _mean(arms[TWO_TASK]) >= goal]

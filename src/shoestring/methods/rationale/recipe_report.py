@@ -10,7 +10,7 @@ from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
 from shoestring.methods.rationale.recipe_data import asks
 from shoestring.methods.rationale.recipe_ground import Ground
-from shoestring.methods.rationale.recipe_notes import Found, told
+from shoestring.methods.rationale.recipe_notes import Found, learnt, told
 from shoestring.methods.rationale.recipe_plan import Cell, Plan
 from shoestring.methods.rationale.recipe_schema import DISTILLED, MATCHED, METHODS, STANDARD, TWO_TASK
 
@@ -49,7 +49,8 @@ def report(name: str, outcomes: Mapping[Arm, Outcome], chosen: Plan, ground: Gro
         Pair(_name(cell, TWO_TASK, ground), _name(cell, twin, ground))
         for cell, arms in found.items()
         for twin in twins
-        if twin in arms
+        # of several comparisons, those with a twin that only guesses have nothing to say of what was saved
+        if twin in arms and (not several or learnt(arms[twin], ground.tasks[cell.task]))
     ]
     facts = {
         "data": "; ".join(f"{source} {mark}" for source, mark in ground.data.items()) or "generated",
