@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -152,20 +153,36 @@ def test_other_keys_are_counted_shape_by_shape() -> None:
 sizes = st.builds(Sizes, st.integers(1, 40), st.integers(1, 700), st.integers(0, 200), st.integers(0, 3000))
 
 
+def polynomial(one: Sizes, numbers: list[int]) -> int:
+    return int(sum(int(term) * number for term, number in zip(one.terms(), numbers, strict=True)))
+
+
 @settings(deadline=None)
 @given(
     st.lists(sizes, min_size=18, max_size=30, unique=True), st.lists(st.integers(0, 10**8), min_size=10, max_size=10)
 )
-def test_a_polynomial_is_foretold(batches: list[Sizes], numbers: list[int]) -> None:
-    def count(one: Sizes) -> int:
-        return int(sum(int(term) * number for term, number in zip(one.terms(), numbers, strict=True)))
-
+def test_what_is_told_of_a_polynomial_is_right(batches: list[Sizes], numbers: list[int]) -> None:
     foretold = Foretold()
     for one in batches:
         told = foretold(one)
-        assert told is None or told == pytest.approx(count(one), rel=1e-8)
-        foretold.learn(one, count(one))
-    assert foretold(batches[0]) == pytest.approx(count(batches[0]), rel=1e-8)
+        assert told is None or told == pytest.approx(polynomial(one, numbers), rel=1e-8)
+        foretold.learn(one, polynomial(one, numbers))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_polynomial_of_batches_unlike_each_other_is_foretold(seed: int) -> None:
+    drawn = random.Random(seed)
+    numbers = [drawn.randint(0, 10**8) for _ in range(10)]
+    batches = [
+        Sizes(drawn.randint(1, 40), drawn.randint(1, 700), drawn.randint(0, 200), drawn.randint(0, 3000))
+        for _ in range(13)
+    ]
+    foretold = Foretold()
+    for one in batches[:-1]:
+        foretold.learn(one, polynomial(one, numbers))
+    assert foretold(batches[0]) is None, "ten terms, and only two counts were foretold"
+    foretold.learn(batches[-1], polynomial(batches[-1], numbers))
+    assert foretold(batches[0]) == pytest.approx(polynomial(batches[0], numbers), rel=1e-8)
 
 
 def test_what_is_no_polynomial_is_never_foretold() -> None:
