@@ -34,6 +34,7 @@ def test_numbers_by_hand(value, digits, text):
         (Score(2.0131, 0.0, 1), "2.013"),
         (Score(2.0131, 0.0, 3), "2.013 ± 0"),
         (Score(512.4, 31.0, 3), "512 ± 31"),
+        (Score(-0.0004, 0.3, 3), "0.0 ± 0.3"),
     ],
 )
 def test_mean_and_spread_by_hand(score, text):
@@ -44,6 +45,7 @@ def test_percents_by_hand():
     assert percent(Score(0.69, 0.031, 3)) == "69 ± 3 %"
     assert percent(Score(0.6912, 0.0031, 3)) == "69.1 ± 0.3 %"
     assert percent(Score(0.69, 0.0, 1)) == "69 %"
+    assert percent(Score(-0.001, 0.05, 3)) == "0 ± 5 %"
     assert percent(Score(1.12, 0.0, 2)) == "112 ± 0 %"
     assert (seeds(1), seeds(3)) == ("1 seed", "3 seeds")
 

@@ -60,7 +60,7 @@ def plus_minus(score: Score, scale: float = 1.0) -> str:
         return f"{number(mean, 4)} ± 0"
     leading = f"{sd:.1e}"
     places = min(6, max(0, (1 if leading.startswith("1") else 0) - int(leading.split("e")[1])))
-    return f"{mean:.{places}f} ± {sd:.{places}f}"
+    return f"{mean:z.{places}f} ± {sd:.{places}f}"
 
 
 def percent(score: Score) -> str:
@@ -69,7 +69,7 @@ def percent(score: Score) -> str:
     if score.n == 1:
         return f"{mean:.0f} %"
     places = 1 if 0 < sd < 0.95 else 0
-    return f"{mean:.{places}f} ± {sd:.{places}f} %"
+    return f"{mean:z.{places}f} ± {sd:.{places}f} %"
 
 
 def seeds(count: int) -> str:
