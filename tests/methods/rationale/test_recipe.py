@@ -413,7 +413,7 @@ def test_a_rate_at_which_it_diverges_is_not_taken(tmp_path: Path, monkeypatch: p
     found = done(tmp_path, tuning={"seeds": [100], "learning_rates": [1e-3, 1e-2]})
     notes = [note for note in found.report.notes if note.startswith("learning rate of")]
     assert len(notes) == 2
-    assert all(": 0.001 (dev accuracy by rate: 0.001: " in note for note in notes)
+    assert all(": 0.001 (dev accuracy of each tried: 0.001: " in note for note in notes)
     assert not any("0.01:" in note for note in notes)
 
 

@@ -23,7 +23,7 @@ from shoestring.methods.rationale.chains import Shape, chains, solve
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, stream
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground, Start
-from shoestring.methods.rationale.recipe_plan import Cell, Plan, cells, finals, outcomes_of, plan
+from shoestring.methods.rationale.recipe_plan import Cell, Plan, Setting, cells, finals, outcomes_of, plan
 from shoestring.methods.rationale.recipe_schema import Recipe
 from shoestring.train.settle import Settled
 from shoestring.train.side_by_side import Job
@@ -104,7 +104,7 @@ def test_one_rate_is_not_tuned(ground: Any, tuned: Any) -> None:
     ran = tuned(lambda _: 0.5)
     made = ground(arms=["standard", "two-task"])
     assert plan(made, Ledger(), Path("nowhere")) == Plan(
-        {(Cell("t5-tiny", "chains", 1.0), arm): 1e-3 for arm in ("standard", "two-task")}
+        {(Cell("t5-tiny", "chains", 1.0), arm): Setting(1e-3, 1.0) for arm in ("standard", "two-task")}
     )
     assert ran == []
 
@@ -120,8 +120,8 @@ def test_each_arm_has_its_own_best_rate_by_the_mean_over_seeds(ground: Any, tune
     made = ground(arms=["standard", "two-task"], tuning={"seeds": [100, 101], "learning_rates": [1e-3, 1e-2]})
     found = plan(made, Ledger(), Path("nowhere"))
     cell = Cell("t5-tiny", "chains", 1.0)
-    assert found.rates == {(cell, "standard"): 1e-2, (cell, "two-task"): 1e-3}
-    assert found.tried[cell, "standard"] == {1e-3: pytest.approx(0.3), 1e-2: pytest.approx(0.35)}
+    assert found.settings == {(cell, "standard"): (1e-2, 1.0), (cell, "two-task"): (1e-3, 1.0)}
+    assert found.tried[cell, "standard"] == {(1e-3, 1.0): pytest.approx(0.3), (1e-2, 1.0): pytest.approx(0.35)}
     assert {arm.seed for arm in ran} == {100, 101}, "seeds that no row is of"
     assert len({arm.folder for arm in ran}) == len(ran) == 8
     assert all(arm.folder.startswith("tuning/") for arm in ran)
@@ -131,7 +131,7 @@ def test_each_arm_has_its_own_best_rate_by_the_mean_over_seeds(ground: Any, tune
 def test_of_rates_as_good_the_first_is_taken(ground: Any, tuned: Any) -> None:
     tuned(lambda _: 0.5)
     found = plan(ground(tuning={"seeds": [100], "learning_rates": [3e-3, 1e-3]}), Ledger(), Path("nowhere"))
-    assert set(found.rates.values()) == {3e-3}
+    assert set(found.settings.values()) == {(3e-3, 1.0)}
 
 
 def test_a_rate_at_which_a_run_diverged_is_out(ground: Any, tuned: Any) -> None:
@@ -139,8 +139,8 @@ def test_a_rate_at_which_a_run_diverged_is_out(ground: Any, tuned: Any) -> None:
     tuning = {"seeds": [100, 101], "learning_rates": [1e-3, 1e-2]}
     made = ground(arms=["standard", "two-task"], tuning=tuning)
     found = plan(made, Ledger(), Path("nowhere"))
-    assert set(found.rates.values()) == {1e-3}
-    assert all(tried == {1e-3: 1e-3} for tried in found.tried.values())
+    assert set(found.settings.values()) == {(1e-3, 1.0)}
+    assert all(tried == {(1e-3, 1.0): 1e-3} for tried in found.tried.values())
     tuned(lambda arm: "gone" if arm.name == "two-task" else 0.5)
     with pytest.raises(ValueError, match=r"two-task diverged at every one of tuning\.learning_rates: give lower ones"):
         plan(made, Ledger(), Path("nowhere"))
@@ -150,7 +150,36 @@ def test_rates_are_chosen_cell_by_cell(ground: Any, tuned: Any) -> None:
     tuned(lambda arm: arm.learning_rate if arm.fraction == 0.5 else -arm.learning_rate + 0.5)
     made = ground(arms=["standard", "two-task"], fractions=[0.5, 1.0], tuning={"learning_rates": [1e-3, 1e-2]})
     found = plan(made, Ledger(), Path("nowhere"))
-    assert {cell.fraction: rate for (cell, _), rate in found.rates.items()} == {0.5: 1e-2, 1.0: 1e-3}
+    assert {cell.fraction: setting.rate for (cell, _), setting in found.settings.items()} == {0.5: 1e-2, 1.0: 1e-3}
+
+
+def test_lambda_is_chosen_for_the_arms_that_have_it(ground: Any, tuned: Any) -> None:
+    ran = tuned(lambda arm: 0.5 - abs(arm.weight - 0.1))
+    names = ["standard", "single-task", "two-task, shuffled reasons", "two-task"]
+    made = ground(arms=names, tuning={"learning_rates": [1e-3], "weights": [0.01, 0.1, 2.0]}, lessons={"weight": 0.7})
+    found = plan(made, Ledger(), Path("nowhere"))
+    assert {name: setting.weight for (_, name), setting in found.settings.items()} == dict(
+        zip(names, [0.7, 0.7, 0.1, 0.1], strict=True)
+    )
+    assert {name for _, name in found.tried} == set(names[2:]), "nothing is to be chosen for the others"
+    assert len({arm.folder for arm in ran}) == len(ran) == 2 * 3
+    assert {arm.weight for arm in finals(made, found) if arm.name == "two-task"} == {0.1}
+    assert "tuning/rate0.001-weight0.01-" in ran[0].folder
+
+
+def test_the_lambda_that_was_chosen_is_the_one_that_reasons_weigh(ground: Any, tuned: Any) -> None:
+    tuned(lambda arm: -arm.weight + 1.0)
+    made = ground(seeds=[0], tuning={"learning_rates": [1e-3], "weights": [0.5, 0.25]}, patience=1)
+    chosen = {arm.name: arm for arm in finals(made, plan(made, Ledger(), Path("nowhere")))}["two-task"]
+    coder = made.coder(chosen.model)
+
+    def scales(arm: Arm) -> list[float]:
+        batches, _ = stream(made, arm, made.tasks[arm.task], coder)
+        return [float(batch["scale"][0]) for batch in islice(batches, 2)]
+
+    (label, reason), (same, four_times) = scales(chosen), scales(replace(chosen, weight=1.0))
+    assert label == same
+    assert four_times == pytest.approx(4 * reason)
 
 
 def test_the_runs_of_rows(ground: Any) -> None:

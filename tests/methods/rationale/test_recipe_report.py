@@ -18,7 +18,7 @@ from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground, Start
-from shoestring.methods.rationale.recipe_plan import Cell, Plan
+from shoestring.methods.rationale.recipe_plan import Cell, Plan, Setting
 from shoestring.methods.rationale.recipe_report import report, title
 from shoestring.methods.rationale.recipe_schema import ARMS, Recipe
 from shoestring.train.settle import Settled
@@ -50,7 +50,7 @@ def ground(tasks: Sequence[str] = ("chains",), **changes: Any) -> Ground:
 
 
 def arm(name: str, seed: int, cell: Cell) -> Arm:
-    return Arm(f"{cell}-{name}-{seed}", *cell, name, 1e-3, seed, 8, 4)
+    return Arm(f"{cell}-{name}-{seed}", *cell, name, 1e-3, 1.0, seed, 8, 4)
 
 
 def outcome(score: float, name: str = "two-task", diverged: str | None = None) -> Outcome:
@@ -84,7 +84,9 @@ def outcomes(
 
 
 def chosen(cells: Sequence[Cell] = (Cell("t5-tiny", "chains", 1.0),), times: float = 2.5) -> Plan:
-    return Plan({(cell, name): 1e-3 for cell in cells for name in ARMS}, longer=dict.fromkeys(cells, times))
+    return Plan(
+        {(cell, name): Setting(1e-3, 1.0) for cell in cells for name in ARMS}, longer=dict.fromkeys(cells, times)
+    )
 
 
 @pytest.fixture
@@ -262,12 +264,34 @@ def test_nothing_is_reported_without_the_method_or_its_twin(name: str) -> None:
 
 def test_what_was_tuned_is_told() -> None:
     plan, cell = chosen(), Cell("t5-tiny", "chains", 1.0)
-    plan.rates[cell, "two-task"] = 2e-3
-    plan.tried[cell, "two-task"] = {1e-3: 0.25, 2e-3: 0.5}
-    notes = " ".join(report("r", outcomes(SIMPLE), plan, ground(), ASKED).notes)
-    assert "learning rate of two-task: 0.002 (dev accuracy by rate: 0.001: 25.0%, 0.002: 50.0%)." in notes
-    assert "The runs that learning rates were chosen by are in no row's cost." in notes
+    plan.settings[cell, "two-task"] = Setting(2e-3, 1.0)
+    plan.tried[cell, "two-task"] = {Setting(1e-3, 1.0): 0.25, Setting(2e-3, 1.0): 0.5}
+    made = ground(tuning={"seeds": [100], "learning_rates": [1e-3, 2e-3]})
+    notes = " ".join(report("r", outcomes(SIMPLE), plan, made, ASKED).notes)
+    assert "learning rate of two-task: 0.002 (dev accuracy of each tried: 0.001: 25.0%, 0.002: 50.0%)." in notes
+    assert "The runs that these were chosen by are in no row's cost." in notes
     assert "Not tuned" not in notes
+
+
+@pytest.mark.parametrize(
+    ("rates", "said"),
+    [
+        (
+            [1e-3, 2e-3],
+            "learning rate and λ of two-task: 0.002 with λ 0.1 (dev accuracy of each tried: 0.002 with λ 0.1:",
+        ),
+        ([2e-3], "λ of two-task: 0.1 (dev accuracy of each tried: 0.1: 50.0%, 0.5: 25.0%)."),
+    ],
+    ids=["and rates", "alone"],
+)
+def test_lambdas_that_were_tuned_are_told(rates: list[float], said: str) -> None:
+    plan, cell = chosen(), Cell("t5-tiny", "chains", 1.0)
+    plan.settings[cell, "two-task"] = Setting(2e-3, 0.1)
+    plan.tried[cell, "two-task"] = {Setting(2e-3, 0.1): 0.5, Setting(2e-3, 0.5): 0.25}
+    made = ground(tuning={"seeds": [100], "learning_rates": rates, "weights": [0.1, 0.5]})
+    notes = report("r", outcomes(SIMPLE), plan, made, ASKED).notes
+    assert any(note.startswith(said) for note in notes)
+    assert ("Not tuned: the learning rate, 0.002 for all." in notes) == (len(rates) == 1)
 
 
 def test_the_teacher_is_told_as_it_was() -> None:
@@ -311,15 +335,20 @@ def test_cells_have_titles_and_groups(several: tuple[Report, Ground]) -> None:
 
 
 def test_rates_of_many_cells_are_told_by_how_often_each_was_chosen() -> None:
-    made = ground(tasks=("A",), fractions=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0], arms=list(SIMPLE))
+    made = ground(
+        tasks=("A",),
+        fractions=[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 1.0],
+        arms=list(SIMPLE),
+        tuning={"seeds": [100], "learning_rates": [1e-3, 2e-3]},
+    )
     cells = [Cell("t5-tiny", "A", part) for part in made.recipe.fractions]
     found: dict[Arm, Outcome] = {}
     for cell in cells:
         found |= outcomes(SIMPLE, [cell])
     plan = chosen(cells)
     for place, cell in enumerate(cells):
-        plan.rates[cell, "two-task"] = 2e-3 if place < 2 else 1e-3
-        plan.tried[cell, "two-task"] = {1e-3: 0.25, 2e-3: 0.5}
+        plan.settings[cell, "two-task"] = Setting(2e-3 if place < 2 else 1e-3, 1.0)
+        plan.tried[cell, "two-task"] = {Setting(1e-3, 1.0): 0.25, Setting(2e-3, 1.0): 0.5}
     notes = [note for note in report("r", found, plan, made, ASKED).notes if note.startswith("learning rate of")]
     assert notes == ["learning rate of two-task, of 7 comparisons: 0.001 in 5, 0.002 in 2."]
 

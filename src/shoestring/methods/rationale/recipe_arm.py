@@ -39,6 +39,7 @@ class Arm:
     """Which run it is.
 
     folder          below `out`/runs
+    weight          lambda, where it has a reason's loss
     steps, every    optimizer steps, and those between two measurements on dev
     kept            whether its student stays on disk
     """
@@ -49,6 +50,7 @@ class Arm:
     fraction: float
     name: str
     learning_rate: float
+    weight: float
     seed: int
     steps: int
     every: int
@@ -109,7 +111,7 @@ def stream(ground: Ground, arm: Arm, task: Task, coder: Coder) -> tuple[Lessons,
     recipe, here = ground.recipe, runtime.current()
     examples = lessons_of(arm.name, task, task.drawn(arm.fraction, arm.seed), arm.seed)
     made = lessons(examples, way_of(arm.name), WORDING)
-    weights = {task: recipe.lessons.weight if task == RATIONALE else 1.0 for task in made}
+    weights = {task: arm.weight if task == RATIONALE else 1.0 for task in made}
     found = Lessons(
         {task: coder.pairs(some) for task, some in made.items()},
         weights,

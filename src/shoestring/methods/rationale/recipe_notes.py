@@ -14,7 +14,7 @@ from shoestring.methods.rationale import filters, rows
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground
-from shoestring.methods.rationale.recipe_plan import Cell, Plan
+from shoestring.methods.rationale.recipe_plan import Cell, Plan, Setting, settings_of
 from shoestring.methods.rationale.recipe_schema import AGREEING, INFORMED, MATCHED, SHUFFLED, SINGLE, STANDARD, TWO_TASK
 
 _MANY = 6  # cells: of more, not every score that a rate was chosen by is told
@@ -36,7 +36,7 @@ def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str
     sizes = ", ".join(f"{len(task.dev):,} ({task.name})" for task in ground.tasks.values())
     yield f"Dev, by which all arms are chosen, holds {sizes} labelled examples, which are in no row's cost."
     yield (
-        "The learning rate and the step at which a student is taken are chosen on dev; scores, curves and savings are "
+        "What is tuned and the step at which a student is taken are chosen on dev; scores, curves and savings are "
         "of test, of the student that was best on dev until then."
     )
     yield from _said(found, title)
@@ -126,20 +126,33 @@ def _arms(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:
 
 
 def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterator[str]:
+    rates = ground.recipe.tuning.learning_rates
+    if len(rates) == 1:
+        yield f"Not tuned: the learning rate, {rates[0]:g} for all."
     if not chosen.tried:
-        yield f"Not tuned: the learning rate, {ground.recipe.tuning.learning_rates[0]:g} for all."
         return
     if len({cell for cell, _ in chosen.tried}) > _MANY:
         for arm in dict.fromkeys(arm for _, arm in chosen.tried):
-            rates = Counter(chosen.rates[key] for key in chosen.tried if key[1] == arm)
-            listed = ", ".join(f"{rate:g} in {rates[rate]}" for rate in sorted(rates))
-            yield f"learning rate of {arm}, of {rates.total()} comparisons: {listed}."
+            choices = Counter(chosen.settings[key] for key in chosen.tried if key[1] == arm)
+            what, named = _wording(settings_of(ground.recipe, arm))
+            listed = ", ".join(f"{named(one)} in {choices[one]}" for one in sorted(choices))
+            yield f"{what} of {arm}, of {choices.total()} comparisons: {listed}."
     else:
         for (cell, arm), tried in chosen.tried.items():
-            listed = ", ".join(f"{rate:g}: {score:.1%}" for rate, score in tried.items())
+            what, named = _wording(settings_of(ground.recipe, arm))
+            listed = ", ".join(f"{named(one)}: {score:.1%}" for one, score in tried.items())
             where = f"{title(cell)}: " if title(cell) else ""
-            yield f"{where}learning rate of {arm}: {chosen.rates[cell, arm]:g} (dev accuracy by rate: {listed})."
-    yield "The runs that learning rates were chosen by are in no row's cost."
+            yield f"{where}{what} of {arm}: {named(chosen.settings[cell, arm])} (dev accuracy of each tried: {listed})."
+    yield "The runs that these were chosen by are in no row's cost."
+
+
+def _wording(tried: Sequence[Setting]) -> tuple[str, Callable[[Setting], str]]:
+    """What was chosen among settings, and how one is named: by what not all of them share."""
+    if len({one.weight for one in tried}) == 1:
+        return "learning rate", lambda one: f"{one.rate:g}"
+    if len({one.rate for one in tried}) == 1:
+        return "λ", lambda one: f"{one.weight:g}"
+    return "learning rate and λ", lambda one: f"{one.rate:g} with λ {one.weight:g}"
 
 
 def _ended(found: Found) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Which runs the experiment has: each arm's learning rate chosen on dev, and the twin with as much compute."""
+"""Which runs the experiment has: each arm's learning rate and lambda chosen on dev, the twin with as much compute."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from shoestring.cost import Ledger
 from shoestring.cost.flops import StepFlops
 from shoestring.methods.rationale.loss import scaled
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream
+from shoestring.methods.rationale.recipe_data import way_of
 from shoestring.methods.rationale.recipe_ground import Ground
-from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK
+from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK, Recipe
 from shoestring.train.side_by_side import Job, side_by_side
 from shoestring.types import Batch
 
@@ -34,16 +35,23 @@ class Cell(NamedTuple):
     fraction: float
 
 
+class Setting(NamedTuple):
+    """What an arm is taught with: a learning rate, and lambda, of the reason's loss."""
+
+    rate: float
+    weight: float
+
+
 @dataclass
 class Plan:
     """What was chosen before the rows were run.
 
-    rates    by cell and arm, the learning rate; tried, its mean best accuracy on dev by rate
-    longer   by cell, how many times the twin's steps cost as much as the two-task's
+    settings  by cell and arm; tried, the mean best accuracy on dev by setting
+    longer    by cell, how many times the twin's steps cost as much as the two-task's
     """
 
-    rates: dict[tuple[Cell, str], float] = field(default_factory=dict)
-    tried: dict[tuple[Cell, str], dict[float, float]] = field(default_factory=dict)
+    settings: dict[tuple[Cell, str], Setting] = field(default_factory=dict)
+    tried: dict[tuple[Cell, str], dict[Setting, float]] = field(default_factory=dict)
     longer: dict[Cell, float] = field(default_factory=dict)
 
 
@@ -52,33 +60,45 @@ def cells(ground: Ground) -> list[Cell]:
     return [Cell(*one) for one in product(recipe.model.names, ground.tasks, recipe.fractions)]
 
 
+def settings_of(recipe: Recipe, arm: str) -> list[Setting]:
+    """What is tried for an arm."""
+    weights = recipe.tuning.weights if way_of(arm) == "two-task" else ()
+    return [Setting(*one) for one in product(recipe.tuning.learning_rates, weights or (recipe.lessons.weight,))]
+
+
 def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
-    """Choose each arm's learning rate, cell by cell, at seeds that no row is of."""
+    """Choose each arm's setting, cell by cell, at seeds that no row is of."""
     found, recipe = Plan(), ground.recipe
     every = cells(ground)
     if MATCHED in recipe.arms:
         with ledger.phase("probe"):
             for name in recipe.model.names:
                 found.longer |= _longer(ground, [cell for cell in every if cell.model == name])
-    rates = recipe.tuning.learning_rates
-    found.rates = {(cell, arm): rates[0] for cell in every for arm in recipe.arms}
-    if len(rates) == 1:
-        return found
-    arms = [
-        _arm(ground, found, cell, arm, rate, seed, f"tuning/rate{rate:g}-")
-        for cell, arm, rate, seed in product(every, recipe.arms, rates, recipe.tuning.seeds)
-    ]
-    outcomes = outcomes_of(ground, arms, ledger, out)
-    for cell, name in found.rates:
-        tried: dict[float, list[float]] = {}
-        for arm, outcome in outcomes.items():
-            if (Cell(arm.model, arm.task, arm.fraction), arm.name) == (cell, name):
-                tried.setdefault(arm.learning_rate, []).append(-1.0 if outcome.diverged else outcome.dev)
-        means = {rate: fmean(values) for rate, values in tried.items() if min(values) >= 0}
+    choices = {(cell, arm): settings_of(recipe, arm) for cell, arm in product(every, recipe.arms)}
+    found.settings = {key: some[0] for key, some in choices.items()}
+    tuned = {
+        key: {
+            setting: [
+                _arm(ground, found, *key, setting, seed, f"tuning/{_named(setting, some)}-")
+                for seed in recipe.tuning.seeds
+            ]
+            for setting in some
+        }
+        for key, some in choices.items()
+        if len(some) > 1
+    }
+    runs = [arm for settings in tuned.values() for arm in chain(*settings.values())]
+    outcomes = outcomes_of(ground, runs, ledger, out) if runs else {}
+    for key, settings in tuned.items():
+        means = {
+            setting: fmean(outcomes[arm].dev for arm in arms)
+            for setting, arms in settings.items()
+            if not any(outcomes[arm].diverged for arm in arms)
+        }
         if not means:
-            raise ValueError(f"{name} diverged at every one of tuning.learning_rates: give lower ones")
-        found.tried[cell, name] = means
-        found.rates[cell, name] = max(means, key=means.__getitem__)
+            raise ValueError(f"{key[1]} diverged at every one of tuning.learning_rates: give lower ones")
+        found.tried[key] = means
+        found.settings[key] = max(means, key=means.__getitem__)
     return found
 
 
@@ -86,11 +106,11 @@ def finals(ground: Ground, chosen: Plan) -> list[Arm]:
     """The runs that rows are of; the two-task student of the first cell and seed is kept."""
     recipe, every = ground.recipe, cells(ground)
     arms = [
-        _arm(ground, chosen, cell, arm, chosen.rates[cell, arm], seed, "")
+        _arm(ground, chosen, cell, arm, chosen.settings[cell, arm], seed, "")
         for cell, arm, seed in product(every, recipe.arms, recipe.seeds)
     ]
     most = Cell(every[0].model, every[0].task, max(recipe.fractions))  # what a user would want to have
-    folder = _arm(ground, chosen, most, TWO_TASK, chosen.rates[most, TWO_TASK], recipe.seeds[0], "").folder
+    folder = _arm(ground, chosen, most, TWO_TASK, chosen.settings[most, TWO_TASK], recipe.seeds[0], "").folder
     return [replace(arm, kept=arm.folder == folder) for arm in arms]
 
 
@@ -104,7 +124,13 @@ def outcomes_of(ground: Ground, arms: Sequence[Arm], ledger: Ledger, out: Path) 
     return found
 
 
-def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, rate: float, seed: int, before: str) -> Arm:
+def _named(setting: Setting, tried: Sequence[Setting]) -> str:
+    """A setting's name among those tried."""
+    weights = {one.weight for one in tried}
+    return f"rate{setting.rate:g}-weight{setting.weight:g}" if len(weights) > 1 else f"rate{setting.rate:g}"
+
+
+def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, setting: Setting, seed: int, before: str) -> Arm:
     recipe = ground.recipe
     steps, every = ground.tasks[cell.task].steps, recipe.evaluate_every
     looks = -(-steps // every)  # at dev: as many for a twin that goes on for longer
@@ -116,7 +142,7 @@ def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, rate: float, seed:
         f"{before}{slug}-seed{seed}",
         *cell,
         name,
-        rate,
+        *setting,
         seed,
         steps,
         every,
@@ -130,7 +156,7 @@ def _longer(ground: Ground, every: Sequence[Cell]) -> dict[Cell, float]:
     found = {}
     for cell in every:
         known = Plan(longer={cell: 1.0})
-        arms = {arm: _arm(ground, known, cell, arm, 1.0, seed, "") for arm in (STANDARD, TWO_TASK)}
+        arms = {arm: _arm(ground, known, cell, arm, Setting(1.0, 1.0), seed, "") for arm in (STANDARD, TWO_TASK)}
         found[cell] = probe.of_arm(arms[TWO_TASK]) / probe.of_arm(arms[STANDARD])
     return found
 

@@ -149,10 +149,14 @@ class Lessons(config.Recipe):
 
 
 class Tuning(config.Recipe):
-    """What is chosen on dev, at seeds that no row is of: each arm's own learning rate."""
+    """What is chosen on dev, at seeds that no row is of: each arm's own learning rate, and lambda where it has one.
+
+    weights  to choose lambda from; where there are none it is that of the lessons
+    """
 
     seeds: tuple[Seed, ...] = Field((1000,), min_length=1)
     learning_rates: tuple[Rate, ...] = Field(min_length=1)
+    weights: tuple[Rate, ...] = ()
 
 
 class Optimizer(config.Recipe):
@@ -220,9 +224,17 @@ class Recipe(config.Recipe):
                 raise ValueError(f"expected arms among {', '.join(ARMS)}, got {name!r}{config.nearest(name, ARMS)}")
         if STANDARD not in self.arms or TWO_TASK not in self.arms:
             raise ValueError(f"expected the arms {STANDARD!r}, the twin, and {TWO_TASK!r}")
-        for values in (self.arms, self.seeds, self.fractions, self.model.names, [one.name for one in self.sets]):
+        tuned = (self.tuning.seeds, self.tuning.learning_rates, self.tuning.weights)
+        for values in (
+            self.arms,
+            self.seeds,
+            self.fractions,
+            self.model.names,
+            [one.name for one in self.sets],
+            *tuned,
+        ):
             if len(set(values)) < len(values):
-                raise ValueError("expected each arm, seed, fraction, model and set once")
+                raise ValueError("expected each arm, seed, fraction, model, set, rate and weight once")
         if set(self.seeds) & set(self.tuning.seeds):
             raise ValueError("expected seeds that tuning does not have")
         unfit = {HUMAN, INFORMED} & set(self.arms)

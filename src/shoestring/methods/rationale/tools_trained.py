@@ -138,7 +138,10 @@ class Training(config.Recipe):
 
     def _arm(self, ground: Ground, rate: float) -> Arm:
         (model,), (task,) = ground.recipe.model.names, ground.tasks
-        return Arm(_folder(rate), model, task, 1.0, self.way, rate, self.seed, self.steps, self.every, kept=True)
+        weight = ground.recipe.lessons.weight
+        return Arm(
+            _folder(rate), model, task, 1.0, self.way, rate, weight, self.seed, self.steps, self.every, kept=True
+        )
 
     def _put(self, trained: Trained, out: Path) -> None:
         """Move the student into `out`, the file by which it is known last, and say beside it what was measured."""
