@@ -42,7 +42,9 @@ def test_agreement_of_expressions_is_by_value() -> None:
 
 def test_without_a_gold_label_nothing_disagrees() -> None:
     unlabelled = replace(GOOD, label=None)
-    assert filters.agrees([unlabelled])[0] == [unlabelled]
+    kept, removed = filters.agrees([unlabelled, WRONG])
+    assert kept == [unlabelled]
+    assert (removed.judged, removed.count) == (1, 1), "there is nothing to judge it by"
 
 
 def test_who_was_told_passes_and_stays_marked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +196,30 @@ def test_names_that_are_refused(tmp_path: Path) -> None:
 
 
 def test_braces_are_harmless(tmp_path: Path) -> None:
-    prompt = prompts_reading.load(write(tmp_path, question="Mail: {{ {{subject}} }} {{x {y} }}{"))
+    question = 'Mail: { {{subject}} } as {"a": {"b": {"c": 1}}} and a }{ b'
+    prompt = prompts_reading.load(write(tmp_path, question=question))
     ((_, sent),) = prompts.messages(prompt, Example("x", record={"subject": "{{S}}"}))
-    assert sent.endswith("Mail: {{ {{S}} }} {{x {y} }}{")
+    assert sent.endswith('Mail: { {{S}} } as {"a": {"b": {"c": 1}}} and a }{ b')
+
+
+@pytest.mark.parametrize(
+    ("key", "template", "at"),
+    [
+        ("question", "Mail: {{subject}} {{topic} Why?", "'{{topic} Why?'"),
+        ("question", "Mail: {{subject}} for {topic}} Why?", "' for {topic}}'"),
+        ("question", "Mail: {{subject}}}}", "'…}}'"),
+        ("question", "Mail: {{ {{subject}} }}", "'{{ … }}'"),
+        ("instruction", "Of {{one-sided, say", "'{{one-sided, say'"),
+    ],
+)
+def test_what_was_meant_as_a_place_and_is_none_is_refused(key: str, template: str, at: str, tmp_path: Path) -> None:
+    path = write(tmp_path, **{key: template})
+    with pytest.raises(ValueError, match=re.escape(f"{key} has braces that are no place, at ")) as refused:
+        prompts_reading.load(path)
+    assert at in str(refused.value)
+
+
+def test_an_instruction_has_no_places(tmp_path: Path) -> None:
+    path = write(tmp_path, instruction="Say {{label}} in the end.")
+    with pytest.raises(ValueError, match=r"instruction has the place \{\{label\}\}, which nothing fills there"):
+        prompts_reading.load(path)

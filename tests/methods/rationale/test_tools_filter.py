@@ -102,6 +102,14 @@ def test_rows_that_nobody_labelled_but_gold(call, rows_file, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data.jsonl"]
 
 
+def test_rows_without_a_gold_label(call, rows_file, tmp_path):
+    """Whose column was not named, say."""
+    rows_file([{"text": "2+3", "topic": "5", "rationale": "Two and three are six.", "teacher_label": "6", **TOLD}])
+    found = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", "--agrees")
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert "no row has a gold label, which --agrees compares: name its column by --label" in found.err
+
+
 def test_data_without_reasons(call, rows_file, tmp_path):
     rows_file([{"text": "a", "label": "b"}])
     found = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", "--agrees")

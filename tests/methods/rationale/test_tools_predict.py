@@ -117,13 +117,22 @@ def test_an_answer_comes_before_the_next_line(student):
         assert running.wait(timeout=60) == 0
 
 
-def test_a_bad_line_is_named_and_those_before_it_are_answered(call, student, monkeypatch):
-    text = json.dumps(ROWS[0]) + "\n" + "{not json\n"
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        ("{not json", "not JSON"),
+        (json.dumps({"id": 1}), "no column 'question'"),
+        (json.dumps({**ROWS[1], "question": " "}), "column 'question' is blank"),
+    ],
+    ids=["not JSON", "a column less", "blank"],
+)
+def test_a_bad_line_is_named_and_those_before_it_are_answered(call, student, monkeypatch, bad, says):
+    text = f"{json.dumps(ROWS[0])}\n{bad}\n"
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
     done = call("predict", student, "-")
     assert done.code == 2
     assert json.loads(done.out)["id"] == 0
-    assert done.err.startswith("shoestring: standard input:2: not JSON")
+    assert done.err.startswith(f"shoestring: standard input:2: {says}")
 
 
 def test_nothing_from_standard_input(call, student, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -98,6 +99,9 @@ def _check_places(prompt: Prompt, file: str) -> None:
     optional = bool(prompt.options) or all(listed)
     asked = {"text", *(["options"] if optional else []), *(set.intersection(*shared) if shared else ())}
     label = {"label", *(["option"] if optional else [])}
+    if place := PLACE.search(prompt.instruction):
+        raise ValueError(f"{file}: instruction has the place {place.group()}, which nothing fills there: write it out")
+    _check_braces(file, "instruction", prompt.instruction)
     _check(file, "question", prompt.question, [asked])
     _check(file, "answer", prompt.answer, [{"rationale"}, label])
     if prompt.told is not None:
@@ -106,6 +110,7 @@ def _check_places(prompt: Prompt, file: str) -> None:
 
 def _check(file: str, key: str, template: str, groups: list[set[str]]) -> None:
     """A template may name the places of all groups, and must name one of each."""
+    _check_braces(file, key, template)
     named = set(PLACE.findall(template))
     known = sorted({name for group in groups for name in group})
     if unknown := sorted(named - set(known)):
@@ -116,6 +121,15 @@ def _check(file: str, key: str, template: str, groups: list[set[str]]) -> None:
         if not group & named:
             wanted = " or ".join(f"{{{{{name}}}}}" for name in sorted(group))
             raise ValueError(f"{file}: {key} lacks a place for what it is to show: add {wanted}")
+
+
+def _check_braces(file: str, key: str, template: str) -> None:
+    """Refuse what was meant as a place and is none: it would be sent as it stands, and paid for."""
+    left = PLACE.sub("\0", template)
+    uneven = left.count("{") != left.count("}")  # those of JSON, which a teacher may be asked for, are even
+    if broken := re.search(r"\{\{.{0,20}", left) or (re.search(r".{0,20}\}\}", left) if uneven else None):
+        shown = rows.shown(broken.group().replace("\0", "…"))
+        raise ValueError(f"{file}: {key} has braces that are no place, at {shown}: a place is {{{{name}}}}")
 
 
 def _check_answers(prompt: Prompt, file: str) -> None:

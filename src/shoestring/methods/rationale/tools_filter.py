@@ -87,10 +87,12 @@ def filter_rows(
 
 
 def _check_labels(data: Path, examples: Sequence[Example]) -> None:
-    """Raises ValueError where nobody gave a teacher's label: that of no row would agree."""
-    reasons = any(one.rationale is not None for one in examples)
-    if reasons and all(one.teacher_label is None for one in examples):
+    """Raises ValueError where nobody gave a teacher's label, that of no row would agree, or no gold one to compare."""
+    reasons = [one for one in examples if one.rationale is not None]
+    if reasons and all(one.teacher_label is None for one in reasons):
         raise ValueError(f"{data}: no row has a teacher's label, which --agrees compares: name it by --teacher-label")
+    if reasons and all(one.label is None for one in reasons):
+        raise ValueError(f"{data}: no row has a gold label, which --agrees compares: name its column by --label")
 
 
 def _chosen(
@@ -105,8 +107,8 @@ def _chosen(
     if leak:
         found["leak"] = {"remove": remove}
     if length is not None:
-        least, colon, most = length.partition(":")
-        if not colon or not least.isdecimal() or not most.isdecimal():
+        least, _, most = length.partition(":")
+        if not least.isdecimal() or not most.isdecimal():
             raise ValueError(f"--length {length!r}: expected two numbers of words, such as 3:256")
         found["length"] = {"least": int(least), "most": int(most)}
     if duplicates:

@@ -79,7 +79,12 @@ class Asking:
         with _writing(out) as stream:
             for some in _as_they_come(_lines(sys.stdin.buffer), self._batch):
                 form = form or self._form(some[0].cells)
-                self._write([*self._examples(some, form)], stream, counts)
+                examples: list[Example] = []
+                try:
+                    examples.extend(self._examples(some, form))
+                finally:  # those before one that cannot be read are answered
+                    if examples:
+                        self._write(examples, stream, counts)
         return counts
 
     def _form(self, row: Mapping[str, Any]) -> Form:
