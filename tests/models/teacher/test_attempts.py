@@ -276,7 +276,8 @@ def test_the_budget_is_never_passed(scripted, drawn, most, concurrency, money):
     assert asked.unknown == cut
     assert asked.paid.tokens <= sum(paid)
     assert asked.paid == asked.total
-    left = sum(reply is None for reply in asked.replies)
+    assert all("more than the whole budget" in why for why in asked.failed.values())
+    left = sum(reply is None for reply in asked.replies) - len(asked.failed)
     assert (asked.stopped is None) == (left == 0)
     if asked.stopped is not None:
         assert f"{left:,} of {len(questions):,} questions are left" in asked.stopped
@@ -304,6 +305,17 @@ def test_what_the_store_holds_costs_nothing_and_teaches_the_bounds(scripted, sto
     asked = ask(questions, teacher, PARAMETERS, store, budget=Budget(tokens=200))
     assert asked.paid.requests == 4  # 140 tokens, and another might take 68: fewer than one by bytes alone
     assert asked.total.requests == 9
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_question_too_large_for_the_whole_budget_is_set_aside_and_the_others_are_asked(scripted, store, concurrency):
+    questions = [Question(f"row {n}", (("user", "x" * (100_000 if n == 3 else 30) + f" {n}"),)) for n in range(1, 9)]
+    teacher = scripted(lambda question, before: Reply("yes", "stop", len(question.messages[0][1]), 5, "m"))
+    for budget in (Budget(tokens=3000), Budget(money=3.0, price_in=1000, price_out=1000)):
+        asked = ask(questions, teacher, PARAMETERS, store, budget=budget, concurrency=concurrency)
+        assert [reply is None for reply in asked.replies] == [n == 3 for n in range(1, 9)]
+        assert asked.stopped is None
+        assert re.match(r"row 3 may take 100,\d+ tokens.*, more than the whole budget$", asked.failed["row 3"])
 
 
 def test_a_budget_of_nothing_asks_nothing(scripted, store, questions):

@@ -173,7 +173,11 @@ class Attempts:
         async with self._turns:
             held = await self.purse.hold(most, alone)
             if held is None:
-                self._why = self._why or f"the budget is spent ({self.purse.need(most())}): "
+                needed = most()
+                if self.purse.budget.never_fits(needed):
+                    self._fails(item, f"{item.question.name} {self.purse.need(needed)}, more than the whole budget")
+                    return None
+                self._why = self._why or f"the budget is spent (the next question {self.purse.need(needed)}): "
                 self._stop()
                 return None
             try:

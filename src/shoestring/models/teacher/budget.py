@@ -40,6 +40,13 @@ class Budget:
                 "the budget limits money and has no prices: give price_in and price_out, per million tokens"
             )
 
+    def never_fits(self, most: Taken) -> bool:
+        """Whether a request that may take this much is too large for the whole of it, if nothing else were asked."""
+        if 0 in (self.tokens, self.money):
+            return False  # nothing is to be asked
+        over_tokens = self.tokens is not None and most.tokens > self.tokens
+        return over_tokens or (self.money is not None and self.cost(most) > self.money)
+
     def cost(self, taken: Taken) -> float:
         """The money that tokens cost."""
         return (taken.prompt * self.price_in + taken.completion * self.price_out) / 1e6
@@ -145,7 +152,7 @@ class Purse:
     def need(self, most: Taken) -> str:
         """What a request may take at most, in words."""
         money = "" if self.budget.money is None else f" ({self.budget.cost(most):.4g} in money)"
-        return f"the next question may take {most.tokens:,} tokens{money}"
+        return f"may take {most.tokens:,} tokens{money}"
 
     def standing(self) -> str:
         """What is paid of the budget, in words."""
