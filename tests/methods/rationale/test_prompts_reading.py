@@ -207,7 +207,7 @@ def test_braces_are_harmless(tmp_path: Path) -> None:
     [
         ("question", "Mail: {{subject}} {{topic} Why?", "'{{topic} Why?'"),
         ("question", "Mail: {{subject}} for {topic}} Why?", "for {topic}}'"),
-        ("question", "Mail: {{subject}}}}", "'…}}'"),
+        ("question", "Mail: {{subject}}}}", "…}}'"),
         ("question", "Mail: {{ {{subject}} }}", "'{{ … }}'"),
         ("instruction", "Of {{one-sided, say", "'{{one-sided, say'"),
     ],
