@@ -153,6 +153,19 @@ def test_rates_are_chosen_cell_by_cell(ground: Any, tuned: Any) -> None:
     assert {cell.fraction: setting.rate for (cell, _), setting in found.settings.items()} == {0.5: 1e-2, 1.0: 1e-3}
 
 
+def test_a_part_without_a_reason_is_refused_before_anything_is_run(ground: Any, tuned: Any) -> None:
+    ran = tuned(lambda _: 0.5)
+    made = ground(arms=["standard", "two-task"], fractions=[0.1, 1.0], tuning={"learning_rates": [1e-3, 1e-2]})
+    task = made.tasks["chains"]
+    drawn = task.drawn(0.1, 1)
+    train = [replace(one, rationale=None) if place in drawn else one for place, one in enumerate(task.train)]
+    made.tasks["chains"] = replace(task, train=train)
+    said = r"^chains, 2 examples \(10 %\), seed 1: fewer than 1 of them have a reason, for two-task: take a larger"
+    with pytest.raises(ValueError, match=said):
+        plan(made, Ledger(), Path("nowhere"))
+    assert ran == []
+
+
 def test_lambda_is_chosen_for_the_arms_that_have_it(ground: Any, tuned: Any) -> None:
     ran = tuned(lambda arm: 0.5 - abs(arm.weight - 0.1))
     names = ["standard", "single-task", "two-task, shuffled reasons", "two-task"]

@@ -11,9 +11,11 @@ import pytest
 
 from shoestring import config
 from shoestring.cost import Cost
+from shoestring.data import tokenizers
 from shoestring.evaluate import report as reports
 from shoestring.evaluate.scores import Report
 from shoestring.methods.rationale.chains import DIGITS
+from shoestring.methods.rationale.encode import Coder
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
 from shoestring.methods.rationale.recipe_data import Task
@@ -47,6 +49,16 @@ def ground(tasks: Sequence[str] = ("chains",), **changes: Any) -> Ground:
     names = recipe.model.names
     sizes = {name: 1_000_000 * (place + 1) for place, name in enumerate(names)}
     return Ground(recipe, made, dict.fromkeys(names, start), sizes, 3, {})
+
+
+@pytest.fixture(autouse=True)
+def coder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters, in place of the tokenizer that a run has in its folder."""
+
+    def of_letters(made: Ground, name: str) -> Coder:
+        return Coder(tokenizers.byte_tokenizer(), "encoder-decoder", *made.recipe.lessons.tokens)
+
+    monkeypatch.setattr(Ground, "coder", of_letters)
 
 
 def arm(name: str, seed: int, cell: Cell) -> Arm:
@@ -301,6 +313,21 @@ def test_the_teacher_is_told_as_it_was() -> None:
     sets = [{"form": "cqa", "train": "a.jsonl"}]
     notes = " ".join(report("r", outcomes(SIMPLE), chosen(), ground(chains=None, sets=sets), Cost()).notes)
     assert "The teacher's answers were given" in notes
+
+
+def test_what_of_the_data_reaches_no_student_is_told() -> None:
+    made = ground(lessons={"tokens": [20, 8]})
+    task = made.tasks["chains"]
+    some = [replace(one, rationale="r" * (7 + place)) for place, one in enumerate(task.train[:3])]
+    long = [replace(one, text="t" * 40) for one in task.train[3:7]]
+    made.tasks["chains"] = replace(task, train=[*some, *long, *task.train[7:]])
+    notes = report("r", outcomes(SIMPLE), chosen(), made, ASKED).notes
+    assert "chains: 3 of 40 training examples have a reason of the teacher." in notes
+    assert "chains: 4 of 40 texts (label task) are longer than 20 tokens and are cut." in notes
+    assert "chains: 2 of 3 reasons (rationale task) are longer than 8 tokens and are cut." in notes
+    made.tasks["chains"] = replace(task, train=[replace(one, rationale="why") for one in task.train])
+    notes = report("r", outcomes(SIMPLE), chosen(), made, ASKED).notes
+    assert not any("have a reason" in note or "are cut" in note for note in notes)
 
 
 # several cells

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from shoestring import files
 from shoestring.methods.rationale import datasets, filters, labels
 from shoestring.methods.rationale.chains import Shape, chains
 from shoestring.methods.rationale.examples import Example
-from shoestring.methods.rationale.lessons import Way, shuffled
+from shoestring.methods.rationale.lessons import REASONED, Way, shuffled
 from shoestring.methods.rationale.recipe_schema import (
     AGREEING,
     DISTILLED,
@@ -126,6 +127,23 @@ def lessons_of(arm: str, task: Task, places: Sequence[int], seed: int) -> list[E
     if arm == AGREEING:
         return filters.apply(found, ["agrees"]).examples
     return found
+
+
+def check_reasons(recipe: Recipe, tasks: Iterable[Task]) -> None:
+    """Raise ValueError where a run would have no reason to learn from. Of a seed, what fewer labels are drawn stands
+    among those of more."""
+    least = min(recipe.fractions)
+    seeds = (*recipe.tuning.seeds, *recipe.seeds)
+    for task, seed, arm in product(tasks, seeds, recipe.arms):
+        if way_of(arm) in REASONED:
+            places = task.drawn(least, seed)
+            source = task.human if arm == HUMAN and task.human is not None else task.train
+            needed = 2 if arm == SHUFFLED else 1
+            if sum(source[place].rationale is not None for place in places) < needed:
+                raise ValueError(
+                    f"{task.name}, {len(places):,} examples ({100 * least:.3g} %), seed {seed}: fewer than {needed} of "
+                    f"them have a reason, for {arm}: take a larger fraction, or get more reasons"
+                )
 
 
 def unanswered(examples: Sequence[Example]) -> list[Example]:

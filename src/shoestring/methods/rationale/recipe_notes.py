@@ -14,6 +14,7 @@ from shoestring.methods.rationale import filters, rows
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground
+from shoestring.methods.rationale.recipe_lengths import cut
 from shoestring.methods.rationale.recipe_plan import Cell, Plan, Setting, settings_of
 from shoestring.methods.rationale.recipe_schema import AGREEING, INFORMED, MATCHED, SHUFFLED, SINGLE, STANDARD, TWO_TASK
 
@@ -30,6 +31,7 @@ def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str
         yield from _test(task)
     yield from _enough(found, ground)
     yield from _teacher(ground)
+    yield from _taught(ground)
     yield from _arms(found, chosen, ground)
     yield from _rates(chosen, ground, title)
     yield from _ended(found)
@@ -101,6 +103,18 @@ def _teacher(ground: Ground) -> Iterator[str]:
     slips = f"slips in {chains.error_rate:.0%} of its answers" if chains.error_rate else "makes no mistake"
     votes = f", asked {chains.samples} times, by vote" if chains.samples > 1 else ""
     yield f"The teacher is the program that made the chains, behind an HTTP endpoint{votes}; it {slips}."
+
+
+def _taught(ground: Ground) -> Iterator[str]:
+    """How much of what there is reaches the students: examples without a reason, and what is cut."""
+    coders = {start.tokenizer: ground.coder(name) for name, start in ground.starts.items()}
+    for task in ground.tasks.values():
+        given = sum(example.rationale is not None for example in task.train)
+        if given < len(task.train):
+            yield f"{task.name}: {given:,} of {len(task.train):,} training examples have a reason of the teacher."
+        for folder, coder in coders.items():
+            whose = f" by {folder.name}" if len(coders) > 1 else ""
+            yield from (f"{task.name}: {sentence}{whose}." for sentence in cut(coder, task.train, reasons=True))
 
 
 def _arms(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:

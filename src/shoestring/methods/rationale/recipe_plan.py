@@ -18,7 +18,7 @@ from shoestring.cost import Ledger
 from shoestring.cost.flops import StepFlops
 from shoestring.methods.rationale.loss import scaled
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream
-from shoestring.methods.rationale.recipe_data import way_of
+from shoestring.methods.rationale.recipe_data import check_reasons, way_of
 from shoestring.methods.rationale.recipe_ground import Ground
 from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK, Recipe
 from shoestring.train.side_by_side import Job, side_by_side
@@ -67,8 +67,10 @@ def settings_of(recipe: Recipe, arm: str) -> list[Setting]:
 
 
 def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
-    """Choose each arm's setting, cell by cell, at seeds that no row is of."""
+    """Choose each arm's setting, cell by cell, at seeds that no row is of. Raises ValueError where a run would have no
+    reason to learn from."""
     found, recipe = Plan(), ground.recipe
+    check_reasons(recipe, ground.tasks.values())
     every = cells(ground)
     if MATCHED in recipe.arms:
         with ledger.phase("probe"):

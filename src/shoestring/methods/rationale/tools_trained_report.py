@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shoestring import files
 from shoestring.methods.rationale import rows
-from shoestring.methods.rationale.lessons import LABEL, RATIONALE, REASONED
+from shoestring.methods.rationale.lessons import REASONED
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
-from shoestring.methods.rationale.recipe_ground import WORDING
+from shoestring.methods.rationale.recipe_lengths import cut
 from shoestring.methods.rationale.tools_trained import Trained
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from shoestring.evaluate.canvas import Look
 
 PICTURE = "course.svg"
-_LOOKED_AT = 1000  # examples whose lengths are counted
-_UNCUT = 10**9
 _FEW = 20  # labels that may be meant as options
 
 
@@ -80,7 +77,9 @@ def sentences(trained: Trained) -> Iterator[str]:
         if other.early:
             last, patience = other.points[-1]["step"], trained.training.patience
             yield f"learning rate {rate:g}: ended at step {last}, after {patience} measurements no better (--patience)"
-    yield from _cut(trained)
+    (model,) = trained.ground.starts
+    for sentence in cut(trained.ground.coder(model), task.train, _reasoned(trained)):
+        yield f"{sentence}: see --tokens"
     for text, reason, label in one.reasons[:1]:
         yield f"of {rows.on_a_line(text)} it says {label!r}, and as its reason {rows.on_a_line(reason)}"
     others = trained.spent.seconds - one.cost.seconds
@@ -135,22 +134,6 @@ def _scores(one: Outcome) -> list[str]:
     written = one.scores.get("accuracy, written")
     shown = "–" if written is None else f"{written:.1%}"
     return [f"{best['step']:,}", f"{one.dev:.1%}", f"{one.scores['accuracy']:.1%}", shown]
-
-
-def _cut(trained: Trained) -> Iterator[str]:
-    """How many texts and reasons are longer than what is read and written."""
-    (model,) = trained.ground.starts
-    coder, some = trained.ground.coder(model), trained.task.train[:_LOOKED_AT]
-    uncut = replace(coder, source_tokens=_UNCUT, target_tokens=_UNCUT)
-    texts = [WORDING.label + example.text for example in some]
-    reasons = [one.rationale for one in some if one.rationale and _reasoned(trained)]
-    for name, lines, room in (
-        (f"texts ({LABEL} task)", uncut.sources(texts), coder.source_tokens),
-        (f"reasons ({RATIONALE} task)", uncut.targets(reasons), coder.target_tokens),
-    ):
-        long = sum(len(ids) > room for ids in lines)
-        if long:
-            yield f"{long:,} of {len(lines):,} {name} are longer than {room} tokens and are cut: see --tokens"
 
 
 def _reasoned(trained: Trained) -> bool:
