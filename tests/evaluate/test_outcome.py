@@ -70,6 +70,13 @@ def test_a_foreign_recipe_in_the_folder_is_refused_by_name(tmp_path: Path, conte
     assert (tmp_path / "recipe.yaml").read_text() == content
 
 
+def test_a_folder_that_holds_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"it holds 'notes\.txt' and no run: give another --out"):
+        outcome.opened(tmp_path, RECIPE).__enter__()
+    assert not (tmp_path / "recipe.yaml").exists()
+
+
 def test_a_folder_that_another_process_holds_is_refused(tmp_path: Path, python: Callable[..., Any]) -> None:
     with outcome.opened(tmp_path, RECIPE):
         second = python(HOLD, tmp_path, RECIPE)

@@ -23,16 +23,17 @@ Found = TypeVar("Found", bound="DataclassInstance")
 
 # keys that change how long a run takes, not what it finds
 _FREE = ("compute.workers", "compute.save_seconds", "workers")
+_LOCK = ".lock"
 
 
 @contextmanager
 def opened(folder: Path, recipe: str) -> Iterator[None]:
-    """Hold a folder for a recipe (as YAML); one that another process holds, or another recipe filled, is refused."""
+    """Hold a folder for a recipe (as YAML); one that another process holds, or something else filled, is refused."""
     if int(os.environ.get("RANK", "0")):
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -91,6 +92,8 @@ def _same(path: Path, recipe: str) -> None:
                     f"{path.parent}: it holds a run with {key}={before.get(key)!r}, this one has {now.get(key)!r}: "
                     "give another --out, or delete the folder"
                 )
+    elif strange := sorted(there.name for there in path.parent.iterdir() if there.name != _LOCK):
+        raise ValueError(f"{path.parent}: it holds {strange[0]!r} and no run: give another --out, or an empty folder")
     files.replace(path, recipe)
 
 

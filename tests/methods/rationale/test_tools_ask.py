@@ -113,6 +113,17 @@ def test_the_first_rows_alone_and_then_the_rest(ask, served, tmp_path, read_rows
     assert served.requests - before == 9
 
 
+@pytest.mark.parametrize("held", ["precious\n", '{"text": "a", "label": "b"}\n', '{"text": "a", "rationale": "b"}\n'])
+def test_what_no_asking_wrote_is_not_written_over(ask, served, tmp_path, held):
+    (tmp_path / "r.jsonl").write_text(held)
+    done = ask()
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "it holds what no asking wrote: give another name, or delete it" in done.err
+    assert (tmp_path / "r.jsonl").read_text() == held
+    (tmp_path / "r.jsonl").write_text("")
+    assert ask().code == 0
+
+
 def test_a_vote(ask, tmp_path, read_rows):
     assert ask(*ASKED, "--samples", "3", "--temperature", "0.5", "--limit", "3").code == 0
     written = read_rows(tmp_path / "r.jsonl")
@@ -144,7 +155,7 @@ def test_a_budget_leaves_rows_without_an_answer(ask, served, tmp_path, read_rows
 def test_a_budget_for_no_answer_at_all_writes_nothing(ask, tmp_path):
     found = ask(*ASKED, "--budget-tokens", "5")
     assert found.code == 2
-    assert found.err.splitlines()[-1].startswith("shoestring: nothing was answered: the budget is spent")
+    assert found.err.splitlines()[-1].startswith("shoestring: nothing was answered: row 1 (n0) may take 2,202 tokens, more than")
     assert there(tmp_path) == set()
 
 
@@ -206,7 +217,7 @@ def test_a_prompt_of_ones_own_with_braces_in_it_and_in_the_data(ask, rows_file, 
                       'parse: {split: ["So:"], label: text}\n')  # fmt: skip
     found = ask("--prompt", prompt)
     assert found.code == 2
-    assert "own.yaml: question lacks a place" in found.err
+    assert "own.yaml: question has braces that are no place" in found.err
     prompt.write_text(prompt.read_text().replace("{{text", "{{text}}").replace("So:", "Answer:"))
     assert ask("--prompt", prompt).code == 0
     assert read_rows(tmp_path / "r.jsonl")[0]["text"] == "{{rationale}} { %s } {0} , 7."

@@ -76,6 +76,7 @@ def ask(
 
     kept = answers or out.with_suffix(".sqlite")
     check_file(out, ".jsonl", data, kept)
+    tools_asked_report.check_own(out)
     check_file(kept, kept.suffix, data, option="--answers")
     wanted = tools_asked.Wanted(
         data=data,
