@@ -23,8 +23,9 @@ from shoestring.methods.rationale.chains import Shape, chains, solve
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, stream
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground, Start
-from shoestring.methods.rationale.recipe_plan import Cell, Plan, Setting, cells, finals, outcomes_of, plan
+from shoestring.methods.rationale.recipe_plan import Cell, Plan, cells, finals, outcomes_of, plan
 from shoestring.methods.rationale.recipe_schema import Recipe
+from shoestring.methods.rationale.recipe_setting import Setting
 from shoestring.train.settle import Settled
 from shoestring.train.side_by_side import Job
 
@@ -169,10 +170,10 @@ def test_a_part_without_a_reason_is_refused_before_anything_is_run(ground: Any, 
 def test_lambda_is_chosen_for_the_arms_that_have_it(ground: Any, tuned: Any) -> None:
     ran = tuned(lambda arm: 0.5 - abs(arm.weight - 0.1))
     names = ["standard", "single-task", "two-task, shuffled reasons", "two-task"]
-    made = ground(arms=names, tuning={"learning_rates": [1e-3], "weights": [0.01, 0.1, 2.0]}, lessons={"weight": 0.7})
+    made = ground(arms=names, tuning={"learning_rates": [1e-3], "weights": [0.01, 0.1, 2.0]})
     found = plan(made, Ledger(), Path("nowhere"))
     assert {name: setting.weight for (_, name), setting in found.settings.items()} == dict(
-        zip(names, [0.7, 0.7, 0.1, 0.1], strict=True)
+        zip(names, [1.0, 1.0, 0.1, 0.1], strict=True)
     )
     assert {name for _, name in found.tried} == set(names[2:]), "nothing is to be chosen for the others"
     assert len({arm.folder for arm in ran}) == len(ran) == 2 * 3

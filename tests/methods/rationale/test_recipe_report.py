@@ -20,9 +20,10 @@ from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground, Start
-from shoestring.methods.rationale.recipe_plan import Cell, Plan, Setting
+from shoestring.methods.rationale.recipe_plan import Cell, Plan
 from shoestring.methods.rationale.recipe_report import report, title
 from shoestring.methods.rationale.recipe_schema import ARMS, Recipe
+from shoestring.methods.rationale.recipe_setting import Setting
 from shoestring.train.settle import Settled
 
 ASKED = Cost(teacher_tokens=1000)
@@ -281,7 +282,7 @@ def test_what_was_tuned_is_told() -> None:
     made = ground(tuning={"seeds": [100], "learning_rates": [1e-3, 2e-3]})
     notes = " ".join(report("r", outcomes(SIMPLE), plan, made, ASKED).notes)
     assert "learning rate of two-task: 0.002 (dev accuracy of each tried: 0.001: 25.0%, 0.002: 50.0%)." in notes
-    assert "The runs that these were chosen by are in no row's cost." in notes
+    assert "the runs they were chosen by are in no row's cost." in notes
     assert "Not tuned" not in notes
 
 

@@ -47,6 +47,13 @@ def test_where_nothing_is_said(tmp_path: Path) -> None:
     assert (recipe.sets[0].test, recipe.sets[0].steps) == (None, None)
 
 
+def test_lambda_is_given_once(tmp_path: Path) -> None:
+    assert loaded(CHAINS, tmp_path, "tuning.weights=[0.1, 1.0]").tuning.weights == (0.1, 1.0)
+    loaded(CHAINS, tmp_path, "tuning.weights=[0.1, 0.5]", "lessons.weight=0.5")
+    with pytest.raises(ValueError, match=r"expected either tuning\.weights or lessons\.weight, which is 0\.5"):
+        loaded(CHAINS, tmp_path, "tuning.weights=[0.1]", "lessons.weight=0.5")
+
+
 def test_every_arm_can_be_asked_for(tmp_path: Path) -> None:
     assert loaded(SETS, tmp_path, f"arms={list(ARMS)}").arms == ARMS
 
@@ -64,15 +71,15 @@ def test_sets_are_called_by_their_form_or_their_file() -> None:
         ("arms=[standard, two-tasks]", "got 'two-tasks'; did you mean 'two-task'?"),
         ("arms=[standard, distilled]", "expected the arms 'standard', the twin, and 'two-task'"),
         ("arms=[distilled, two-task]", "expected the arms 'standard', the twin, and 'two-task'"),
-        ("arms=[standard]", "arms"),
-        ("arms=[standard, two-task, two-task]", "expected each arm, seed, fraction, model, set, rate and weight once"),
-        ("seeds=[1, 1]", "expected each arm, seed, fraction, model, set, rate and weight once"),
+        ("arms=[standard]", "expected the arms 'standard', the twin, and 'two-task'"),
+        ("arms=[standard, two-task, two-task]", "expected each of arms once, got 'two-task' more often"),
+        ("seeds=[1, 1]", "expected each of seeds once, got 1"),
         ("seeds=[]", "seeds"),
         ("seeds=[-1]", "seeds.0"),
-        ("fractions=[0.5, 0.5]", "expected each arm, seed, fraction, model, set, rate and weight once"),
+        ("fractions=[0.5, 0.5]", "expected each of fractions once"),
         ("fractions=[0.0]", "fractions.0"),
         ("fractions=[1.5]", "fractions.0"),
-        ("model.names=[t5-tiny, t5-tiny]", "expected each arm, seed, fraction, model, set, rate and weight once"),
+        ("model.names=[t5-tiny, t5-tiny]", "expected each of model.names once"),
         ("model.names=[]", "model.names"),
         ("seeds=[100]", "expected seeds that tuning does not have"),
         ("arms=[standard, two-task, informed]", "got 'informed'"),
@@ -87,8 +94,8 @@ def test_sets_are_called_by_their_form_or_their_file() -> None:
         ("held_out=[5]", "held_out"),
         ("tuning.learning_rates=[]", "tuning.learning_rates"),
         ("tuning.learning_rates=[0.0]", "tuning.learning_rates.0"),
-        ("tuning.learning_rates=[0.1, 0.1]", "expected each arm, seed, fraction, model, set, rate and weight once"),
-        ("tuning.weights=[0.5, 0.5]", "expected each arm, seed, fraction, model, set, rate and weight once"),
+        ("tuning.learning_rates=[0.1, 0.1]", "expected each of tuning.learning_rates once"),
+        ("tuning.weights=[0.5, 0.5]", "expected each of tuning.weights once, got 0.5"),
         ("tuning.weights=[0.0]", "tuning.weights.0"),
         ("lessons.weight=-1.0", "lessons.weight"),
         ("lessons.mode=both", "lessons.mode"),
@@ -117,7 +124,7 @@ def test_what_cannot_be_is_refused_by_name(override: str, said: str, tmp_path: P
     [
         (
             "sets=[{form: cqa, train: a}, {form: cqa, train: b}]",
-            "expected each arm, seed, fraction, model, set, rate and weight once",
+            "expected each of sets once",
         ),
         ("sets=[{form: cqa}]", "sets.0.train"),
         ("sets=[{form: cqa, train: a, test: b, unlabelled: true}]", "expected dev and test, with gold labels, beside"),

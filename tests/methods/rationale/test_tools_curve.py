@@ -53,6 +53,14 @@ def test_by_labels_and_by_size(curve, tmp_path):
     assert "give another --out" in other.err
 
 
+def test_of_several_lambdas_each_arm_that_has_one_gets_its_own(curve, tmp_path):
+    done = curve("--weight", 0.1, "--weight", 1, "--fractions", "1")
+    assert done.code == 0, done.err
+    tried = {path.name.split("-t5-tiny")[0] for path in (tmp_path / "out" / "runs" / "tuning").iterdir()}
+    assert tried == {"rate0.001-weight0.1", "rate0.001-weight1"}
+    assert any(note.startswith("λ of two-task: ") for note in report.read(tmp_path / "out").notes)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -48,6 +48,17 @@ def alike(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(bool((one[name] == other[name]).all()) for name in one)
 
 
+def test_of_several_lambdas_dev_chooses(train, tmp_path):
+    done = train("--weight", 0.1, "--weight", 1, "--steps", 4)
+    assert done.code == 0, done.err
+    assert "λ" in done.out
+    assert done.out.count("←") == 1
+    told = json.loads((tmp_path / "student" / "training" / "summary.json").read_text())
+    dev = {name: max(point["dev"] for point in one["points"]) for name, one in told["outcomes"].items()}
+    assert set(dev) == {"rate0.001-weight0.1", "rate0.001-weight1"}
+    assert dev[f"rate0.001-weight{told['weight']:g}"] == max(dev.values()) == told["dev"]
+
+
 def test_a_student_comes_of_it(train, call, tmp_path):
     done = train("--learning-rate", 1e-3, "--learning-rate", 3e-3)
     assert done.code == 0, done.err
@@ -59,7 +70,7 @@ def test_a_student_comes_of_it(train, call, tmp_path):
     assert "with a reason, 6 of dev, 8 of test" in done.out
     assert f"{out}: the student" in done.out
     told = json.loads((out / "training" / "summary.json").read_text())
-    assert set(told["outcomes"]) == {"0.001", "0.003"}
+    assert set(told["outcomes"]) == {"rate0.001", "rate0.003"}
     assert told["cost"]["labels"] > 0
     assert told["scores"].keys() == {"accuracy", "accuracy, written"}
     picture = (out / "training" / "course.svg").read_text()
@@ -220,6 +231,9 @@ def test_a_packed_model_is_unpacked_once(train, tmp_path, monkeypatch):
         (("--rationale", "reason"), "no column 'reason'"),
         (("--learning-rate", "0"), "--learning-rate 0: expected each once, above zero"),
         (("--learning-rate", "1", "--learning-rate", "1"), "expected each once"),
+        (("--weight", "1", "--weight", "1"), "--weight 1, 1: expected each once, above zero"),
+        (("--weight", "1", "--weight", "0"), "--weight 1, 0: expected each once, above zero"),
+        (("--way", "standard", "--weight", "0.5"), "--weight: the way standard has no loss of reasons apart"),
         (("--lora", "2"), "--lora 2: t5-tiny is a preset, untrained"),
         (("--tokens", "48"), "--tokens '48': expected two numbers"),
         (("--tokens", "4,4"), "train: lessons.tokens.0: expected greater than or equal to 8, got 4"),

@@ -15,8 +15,9 @@ from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground
 from shoestring.methods.rationale.recipe_lengths import cut
-from shoestring.methods.rationale.recipe_plan import Cell, Plan, Setting, settings_of
+from shoestring.methods.rationale.recipe_plan import Cell, Plan
 from shoestring.methods.rationale.recipe_schema import AGREEING, INFORMED, MATCHED, SHUFFLED, SINGLE, STANDARD, TWO_TASK
+from shoestring.methods.rationale.recipe_setting import settings_of, wording
 
 _MANY = 6  # cells: of more, not every score that a rate was chosen by is told
 
@@ -143,30 +144,26 @@ def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterat
     rates = ground.recipe.tuning.learning_rates
     if len(rates) == 1:
         yield f"Not tuned: the learning rate, {rates[0]:g} for all."
+    weights = ground.recipe.tuning.weights
+    if len(weights) == 1:
+        yield f"Not tuned: λ, {weights[0]:g} for all that have it."
     if not chosen.tried:
         return
     if len({cell for cell, _ in chosen.tried}) > _MANY:
         for arm in dict.fromkeys(arm for _, arm in chosen.tried):
             choices = Counter(chosen.settings[key] for key in chosen.tried if key[1] == arm)
-            what, named = _wording(settings_of(ground.recipe, arm))
+            what, named = wording(settings_of(ground.recipe, arm))
             listed = ", ".join(f"{named(one)} in {choices[one]}" for one in sorted(choices))
             yield f"{what} of {arm}, of {choices.total()} comparisons: {listed}."
     else:
         for (cell, arm), tried in chosen.tried.items():
-            what, named = _wording(settings_of(ground.recipe, arm))
+            what, named = wording(settings_of(ground.recipe, arm))
             listed = ", ".join(f"{named(one)}: {score:.1%}" for one, score in tried.items())
             where = f"{title(cell)}: " if title(cell) else ""
             yield f"{where}{what} of {arm}: {named(chosen.settings[cell, arm])} (dev accuracy of each tried: {listed})."
-    yield "The runs that these were chosen by are in no row's cost."
-
-
-def _wording(tried: Sequence[Setting]) -> tuple[str, Callable[[Setting], str]]:
-    """What was chosen among settings, and how one is named: by what not all of them share."""
-    if len({one.weight for one in tried}) == 1:
-        return "learning rate", lambda one: f"{one.rate:g}"
-    if len({one.rate for one in tried}) == 1:
-        return "λ", lambda one: f"{one.weight:g}"
-    return "learning rate and λ", lambda one: f"{one.rate:g} with λ {one.weight:g}"
+    if len(weights) > 1:
+        yield f"{TWO_TASK} had λ to choose as well, and so {len(weights)} times as many settings to try as {STANDARD}."
+    yield "Of settings as good the first was taken; the runs they were chosen by are in no row's cost."
 
 
 def _ended(found: Found) -> Iterator[str]:

@@ -18,9 +18,10 @@ from shoestring.cost import Ledger
 from shoestring.cost.flops import StepFlops
 from shoestring.methods.rationale.loss import scaled
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream
-from shoestring.methods.rationale.recipe_data import check_reasons, way_of
+from shoestring.methods.rationale.recipe_data import check_reasons
 from shoestring.methods.rationale.recipe_ground import Ground
-from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK, Recipe
+from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK
+from shoestring.methods.rationale.recipe_setting import Setting, folder_of, settings_of
 from shoestring.train.side_by_side import Job, side_by_side
 from shoestring.types import Batch
 
@@ -33,13 +34,6 @@ class Cell(NamedTuple):
     model: str
     task: str
     fraction: float
-
-
-class Setting(NamedTuple):
-    """What an arm is taught with: a learning rate, and lambda, of the reason's loss."""
-
-    rate: float
-    weight: float
 
 
 @dataclass
@@ -60,12 +54,6 @@ def cells(ground: Ground) -> list[Cell]:
     return [Cell(*one) for one in product(recipe.model.names, ground.tasks, recipe.fractions)]
 
 
-def settings_of(recipe: Recipe, arm: str) -> list[Setting]:
-    """What is tried for an arm."""
-    weights = recipe.tuning.weights if way_of(arm) == "two-task" else ()
-    return [Setting(*one) for one in product(recipe.tuning.learning_rates, weights or (recipe.lessons.weight,))]
-
-
 def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
     """Choose each arm's setting, cell by cell, at seeds that no row is of. Raises ValueError where a run would have no
     reason to learn from."""
@@ -81,7 +69,7 @@ def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
     tuned = {
         key: {
             setting: [
-                _arm(ground, found, *key, setting, seed, f"tuning/{_named(setting, some)}-")
+                _arm(ground, found, *key, setting, seed, f"tuning/{folder_of(setting, some)}-")
                 for seed in recipe.tuning.seeds
             ]
             for setting in some
@@ -124,12 +112,6 @@ def outcomes_of(ground: Ground, arms: Sequence[Arm], ledger: Ledger, out: Path) 
     for arm, outcome in found.items():
         ledger.absorb(outcome.ledger, arm.folder)
     return found
-
-
-def _named(setting: Setting, tried: Sequence[Setting]) -> str:
-    """A setting's name among those tried."""
-    weights = {one.weight for one in tried}
-    return f"rate{setting.rate:g}-weight{setting.weight:g}" if len(weights) > 1 else f"rate{setting.rate:g}"
 
 
 def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, setting: Setting, seed: int, before: str) -> Arm:

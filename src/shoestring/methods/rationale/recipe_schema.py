@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -202,7 +204,7 @@ class Recipe(config.Recipe):
     sets: tuple[DataSet, ...] = ()
     model: Model
     base: Reading | None = None
-    arms: tuple[Name, ...] = Field(min_length=2)
+    arms: tuple[Name, ...]
     fractions: tuple[Part, ...] = Field((1.0,), min_length=1)
     steps: Count
     batch: Count
@@ -224,22 +226,28 @@ class Recipe(config.Recipe):
                 raise ValueError(f"expected arms among {', '.join(ARMS)}, got {name!r}{config.nearest(name, ARMS)}")
         if STANDARD not in self.arms or TWO_TASK not in self.arms:
             raise ValueError(f"expected the arms {STANDARD!r}, the twin, and {TWO_TASK!r}")
-        tuned = (self.tuning.seeds, self.tuning.learning_rates, self.tuning.weights)
-        for values in (
-            self.arms,
-            self.seeds,
-            self.fractions,
-            self.model.names,
-            [one.name for one in self.sets],
-            *tuned,
-        ):
-            if len(set(values)) < len(values):
-                raise ValueError("expected each arm, seed, fraction, model, set, rate and weight once")
         if set(self.seeds) & set(self.tuning.seeds):
             raise ValueError("expected seeds that tuning does not have")
+        weights, weight = self.tuning.weights, self.lessons.weight
+        if weights and weight not in (1.0, *weights):
+            raise ValueError(f"expected either tuning.weights or lessons.weight, which is {weight:g}")
         unfit = {HUMAN, INFORMED} & set(self.arms)
         if self.chains is not None and unfit:  # nobody gave such a reason, or it is the answer itself
             raise ValueError(f"expected chains without the arms {HUMAN!r} and {INFORMED!r}, got {unfit.pop()!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Recipe:
+        tuning = self.tuning
+        listed: dict[str, Sequence[str | float]] = {
+            **{"arms": self.arms, "seeds": self.seeds, "fractions": self.fractions, "model.names": self.model.names},
+            **{"sets": [one.name for one in self.sets], "tuning.seeds": tuning.seeds},
+            **{"tuning.learning_rates": tuning.learning_rates, "tuning.weights": tuning.weights},
+        }
+        for name, values in listed.items():
+            twice = [value for value, count in Counter(values).items() if count > 1]
+            if twice:
+                raise ValueError(f"expected each of {name} once, got {twice[0]!r} more often")
         return self
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ from shoestring.methods.rationale.tools_train import (
     Test,
     Tokenizer,
     Tokens,
-    Weight,
+    Weights,
     Workers,
 )
 
@@ -56,7 +56,7 @@ def curve(
     model: _Models = None,
     arms: _Arms = "standard,matched,two-task",
     seeds: _Seeds = 3,
-    weight: Weight = 1.0,
+    weight: Weights = None,
     mode: ModeOption = Mode.mixed,
     steps: Steps = 1000,
     batch: Batch = 32,
@@ -82,7 +82,8 @@ def curve(
 ) -> None:
     """Accuracy against the number of labels and against size, as in the paper's figures, with what it all cost.
 
-    Of several learning rates each arm gets its own, chosen on dev by seeds that no row is of.
+    Of several learning rates, and of several of --weight, each arm gets its own, chosen on dev by seeds that no row is
+    of.
     """
     given = dict(locals())
     check_folder(out)

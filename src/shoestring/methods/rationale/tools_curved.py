@@ -62,6 +62,7 @@ def recipe(given: Mapping[str, Any]) -> Recipe:
         arms=tuple(SHORT[name] for name in chosen),
         seeds=tuple(range(given["seeds"])),
         learning_rates=tuple(tools_recipe.rates_of(given["learning_rate"], models, tokenizer, lora)),
+        weights=tuple(tools_recipe.weights_of(given["weight"])),
         fractions=_fractions(given["fractions"]),
         **tools_recipe.alike({**given, "parts": 1}),
     ).recipe("curve")

@@ -14,7 +14,7 @@ from shoestring.methods.rationale.recipe_schema import Columns, Recipe, is_prese
 from shoestring.models import presets, seq2seq
 
 PRESET_RATE, TRAINED_RATE = 1e-3, 1e-4
-ALIKE = ("weight", "mode", "steps", "batch", "every", "patience", "held_out", "tokens", "parts", "precision", "workers")
+ALIKE = ("mode", "steps", "batch", "every", "patience", "held_out", "tokens", "parts", "precision", "workers")
 _TUNING = 1000  # the first seed that rates are tried with
 _SLIP = 0.85  # how near a name is to a preset's that it is taken for a slip
 
@@ -34,7 +34,7 @@ class Told:
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     learning_rates: tuple[float, ...]
-    weight: float
+    weights: tuple[float, ...]
     mode: str
     steps: int
     batch: int
@@ -52,6 +52,7 @@ class Told:
         rows_of = {"train": self.data, "dev": self.dev, "test": self.test, "unlabelled": self.unlabelled}
         lora = None if self.lora is None else {"rank": self.lora, "alpha": 2.0 * self.lora}
         free = next(seed for seed in range(_TUNING, _TUNING + len(self.seeds) + 1) if seed not in self.seeds)
+        one, several = ({"weight": self.weights[0]}, []) if len(self.weights) == 1 else ({}, [*self.weights])
         told: dict[str, Any] = {
             "sets": [{"form": self.columns.model_dump(mode="json"), **rows_of}],
             "model": {"names": [*self.models], "tokenizer": self.tokenizer, "lora": lora},
@@ -63,8 +64,8 @@ class Told:
             "patience": self.patience,
             "held_out": [*self.held_out],
             "seeds": [*self.seeds],
-            "tuning": {"seeds": [free], "learning_rates": [*self.learning_rates]},
-            "lessons": {"weight": self.weight, "mode": self.mode, "tokens": [*self.tokens], "parts": self.parts},
+            "tuning": {"seeds": [free], "learning_rates": [*self.learning_rates], "weights": several},
+            "lessons": {"mode": self.mode, "tokens": [*self.tokens], "parts": self.parts, **one},
             "compute": {"precision": self.precision, "workers": self.workers},
         }
         return config.check(told, Recipe, command)
@@ -104,6 +105,14 @@ def rates_of(said: Sequence[float] | None, models: Sequence[str], tokenizer: str
     if len(set(rates)) < len(rates) or not all(rates):
         raise ValueError(f"--learning-rate {', '.join(f'{rate:g}' for rate in rates)}: expected each once, above zero")
     return rates
+
+
+def weights_of(said: Sequence[float] | None) -> list[float]:
+    """The lambdas to try."""
+    weights = [*(said or [1.0])]
+    if len(set(weights)) < len(weights) or (len(weights) > 1 and not all(weights)):
+        raise ValueError(f"--weight {', '.join(f'{one:g}' for one in weights)}: expected each once, above zero")
+    return weights
 
 
 def pair(text: str, option: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Teach a student on your own rows and a teacher's reasons, one way, at one or several learning rates."""
+"""Teach a student on your own rows and a teacher's reasons, one way, at one or several settings."""
 
 from __future__ import annotations
 
@@ -42,7 +42,10 @@ class Precision(StrEnum):
 
 Data = Annotated[Path, typer.Argument(help="What `ask` or `filter` wrote, or rows of your own: .jsonl or .jsonl.gz.")]
 Tokenizer = Annotated[str, typer.Option(help="Of a preset: bytes, bpe:SIZE, a folder, a Hub name; others have theirs.")]
-Weight = Annotated[float, typer.Option(min=0, help="Lambda: of the reason's loss beside the label's.")]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option(min=0, help="Lambda, of the reason's loss beside the label's, 1 unless said; of several dev chooses."),
+]
 ModeOption = Annotated[Mode, typer.Option(help="Both tasks each step, or one a step in turn.")]
 Steps = Annotated[int, typer.Option(min=1, help="Of the optimizer, at most.")]
 Batch = Annotated[int, typer.Option(min=1, help="Examples of each task a step.")]
@@ -68,7 +71,7 @@ def train(
         str, typer.Option(help="A preset (t5-tiny … t5-8m, neox-1m …), a folder, a Hub name, or a .gguf.")
     ] = "t5-3m",
     way: Annotated[Way, typer.Option(help="What is taught; two-task is the paper's.")] = Way.two_task,
-    weight: Weight = 1.0,
+    weight: Weights = None,
     mode: ModeOption = Mode.mixed,
     steps: Steps = 1000,
     batch: Batch = 32,
@@ -101,8 +104,8 @@ def train(
 ) -> None:
     """Teach a student. The same command again goes on where it was stopped; nothing that is done is done again.
 
-    The step at which it is taken, and the learning rate, are chosen on dev; test is for the report alone. What was
-    measured, and a picture of it, is in the folder training within --out.
+    The step at which it is taken, the learning rate and --weight are chosen on dev, of all that are given; test is for
+    the report alone. What was measured, and a picture of it, is in the folder training within --out.
     """
     given = dict(locals())
     check_folder(out)

@@ -21,6 +21,7 @@ from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground, prepare
 from shoestring.methods.rationale.recipe_plan import outcomes_of
 from shoestring.methods.rationale.recipe_schema import STANDARD, TWO_TASK, Columns, Count, Name, Recipe
+from shoestring.methods.rationale.recipe_setting import Setting, folder_of, settings_of
 from shoestring.methods.rationale.rows import FORM
 from shoestring.methods.rationale.tools_form import Said, check_reasons
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
@@ -34,15 +35,15 @@ WORK, SUMMARY = "training", "summary.json"  # within a student's folder
 class Trained:
     """What came of a training.
 
-    outcomes  by learning rate; best, the rate that did best on dev
-    cost      of the student; spent, of all rates and of what was measured
+    outcomes  by setting; best, the one that did best on dev
+    cost      of the student; spent, of all settings and of what was measured
     """
 
     training: Training
     task: Task
     ground: Ground
-    outcomes: dict[float, Outcome]
-    best: float
+    outcomes: dict[Setting, Outcome]
+    best: Setting
     spent: Cost
     work: Path
 
@@ -50,9 +51,9 @@ class Trained:
     def outcome(self) -> Outcome:
         return self.outcomes[self.best]
 
-    def folder(self, rate: float) -> Path:
+    def folder(self, setting: Setting) -> Path:
         """Where a run's log lies."""
-        return self.work / "runs" / _folder(rate)
+        return self.work / "runs" / folder_of(setting, [*self.outcomes])
 
 
 class Training(config.Recipe):
@@ -66,7 +67,7 @@ class Training(config.Recipe):
     model: Name
     tokenizer: Name
     way: Literal["two-task", "standard", "distilled", "single-task", "informed"]
-    weight: float
+    weights: tuple[float, ...]
     mode: Literal["mixed", "alternating"]
     steps: Count
     batch: Count
@@ -94,7 +95,10 @@ class Training(config.Recipe):
             **tools_recipe.alike(given),
             "columns": tools_recipe.columns(form),
             "learning_rates": rates,
+            "weights": tools_recipe.weights_of(given["weight"]),
         }
+        if given["weight"] and given["way"] != TWO_TASK:
+            raise ValueError(f"--weight: the way {given['way']!s} has no loss of reasons apart: leave it out")
         found = config.check(told, cls, "train")
         found.recipe()
         return found
@@ -111,6 +115,7 @@ class Training(config.Recipe):
             arms=tuple(dict.fromkeys((STANDARD, TWO_TASK, self.way))),
             seeds=(self.seed,),
             learning_rates=self.learning_rates,
+            weights=self.weights,
             **{name: getattr(self, name) for name in tools_recipe.ALIKE},
         ).recipe("train")
 
@@ -123,25 +128,23 @@ class Training(config.Recipe):
         if out.exists() and not work.exists() and any(out.iterdir()):
             raise ValueError(f"{out}: holds files that are no training of this command: give another --out")
         with leaving_nothing_begun(work), outcome.opened(work, config.dump(self)):
-            ground = prepare(self.recipe(), len(self.learning_rates), ledger, work)
-            arms = {rate: self._arm(ground, rate) for rate in self.learning_rates}
+            settings = settings_of(self.recipe(), self.way)
+            ground = prepare(self.recipe(), len(settings), ledger, work)
+            arms = {one: self._arm(ground, one, folder_of(one, settings)) for one in settings}
             found = outcomes_of(ground, [*arms.values()], ledger, work)
-            outcomes = {rate: found[arm] for rate, arm in arms.items()}
-            fit = [rate for rate, one in outcomes.items() if not one.diverged]
+            outcomes = {setting: found[arm] for setting, arm in arms.items()}
+            fit = [setting for setting, one in outcomes.items() if not one.diverged]
             if not fit:
-                raise ValueError(f"{outcomes[self.learning_rates[0]].diverged}: give a lower --learning-rate")
-            best = max(fit, key=lambda rate: outcomes[rate].dev)
+                raise ValueError(f"{outcomes[settings[0]].diverged}: give a lower --learning-rate")
+            best = max(fit, key=lambda setting: outcomes[setting].dev)
             (task,) = ground.tasks.values()
             trained = Trained(self, task, ground, outcomes, best, ledger.total(), work)
             self._put(trained, out)
         return trained
 
-    def _arm(self, ground: Ground, rate: float) -> Arm:
+    def _arm(self, ground: Ground, setting: Setting, folder: str) -> Arm:
         (model,), (task,) = ground.recipe.model.names, ground.tasks
-        weight = ground.recipe.lessons.weight
-        return Arm(
-            _folder(rate), model, task, 1.0, self.way, rate, weight, self.seed, self.steps, self.every, kept=True
-        )
+        return Arm(folder, model, task, 1.0, self.way, *setting, self.seed, self.steps, self.every, kept=True)
 
     def _put(self, trained: Trained, out: Path) -> None:
         """Move the student into `out`, the file by which it is known last, and say beside it what was measured."""
@@ -156,17 +159,14 @@ class Training(config.Recipe):
             for path in sorted(source.iterdir(), key=lambda path: (path.name in last, path.name == TAUGHT)):
                 path.replace(out / path.name)
         folders.check_weights(out)
-        for rate in trained.outcomes:
-            shutil.rmtree(trained.folder(rate) / "student", ignore_errors=True)
+        for setting in trained.outcomes:
+            shutil.rmtree(trained.folder(setting) / "student", ignore_errors=True)
         told = {
-            "learning_rate": trained.best,
+            "learning_rate": trained.best.rate,
+            **({"weight": trained.best.weight} if self.way == TWO_TASK else {}),
             "scores": trained.outcome.scores,
             "dev": trained.outcome.dev,
             "cost": trained.outcome.cost.as_dict(),
-            "outcomes": {f"{rate:g}": asdict(one) for rate, one in trained.outcomes.items()},
+            "outcomes": {trained.folder(one).name: asdict(outcome) for one, outcome in trained.outcomes.items()},
         }
         files.replace(out / WORK / SUMMARY, json.dumps(told, ensure_ascii=False, indent=1))
-
-
-def _folder(rate: float) -> str:
-    return f"rate{rate:g}"

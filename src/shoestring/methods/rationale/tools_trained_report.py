@@ -1,4 +1,4 @@
-"""What came of a training: a table by learning rate, a picture of its course, and what to know of the data."""
+"""What came of a training: a table by setting, a picture of its course, and what to know of the data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from shoestring.methods.rationale.lessons import REASONED
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_lengths import cut
+from shoestring.methods.rationale.recipe_setting import wording
 from shoestring.methods.rationale.tools_trained import Trained
 
 if TYPE_CHECKING:
@@ -41,23 +42,24 @@ def show(trained: Trained, out: Path) -> None:
 
 
 def table(trained: Trained) -> Any:
-    """A row a learning rate: how it did and what it cost; the chosen one is marked."""
+    """A row a setting: how it did and what it cost; the chosen one is marked."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from shoestring.evaluate import tables
 
-    costs = {rate: one.cost for rate, one in trained.outcomes.items()}
+    costs = {setting: one.cost for setting, one in trained.outcomes.items()}
+    what, named = wording([*trained.outcomes])
     units = tables.spent(costs.values())
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    drawn.add_column("learning rate")
+    drawn.add_column(what)
     names = ("best step", "dev", "test", "test, written", *(unit.name for unit in units.values()))
     for name in names:
         drawn.add_column(name, justify="right")
-    for rate, one in trained.outcomes.items():
-        marked = Text(f"{rate:g} ←" if rate == trained.best else f"{rate:g}")
-        drawn.add_row(marked, *_scores(one), *tables.costs(costs[rate], units))
+    for setting, one in trained.outcomes.items():
+        marked = Text(f"{named(setting)} ←" if setting == trained.best else named(setting))
+        drawn.add_row(marked, *_scores(one), *tables.costs(costs[setting], units))
     return drawn
 
 
@@ -71,33 +73,35 @@ def sentences(trained: Trained) -> Iterator[str]:
     counts = f"{len(task.train):,} to train on{with_reason}"
     yield f"examples: {counts}, {len(task.dev):,} of dev, {len(task.test):,} of test; {number(one.epochs)} epochs"
     yield from _free(task)
-    for rate, other in trained.outcomes.items():
+    what, named = wording([*trained.outcomes])
+    for setting, other in trained.outcomes.items():
         if other.diverged:
-            yield f"learning rate {rate:g}: {other.diverged}"
+            yield f"{what} {named(setting)}: {other.diverged}"
         if other.early:
             last, patience = other.points[-1]["step"], trained.training.patience
-            yield f"learning rate {rate:g}: ended at step {last}, after {patience} measurements no better (--patience)"
+            yield f"{what} {named(setting)}: ended at step {last}, after {patience} measurements no better (--patience)"
     (model,) = trained.ground.starts
     for sentence in cut(trained.ground.coder(model), task.train, _reasoned(trained)):
         yield f"{sentence}: see --tokens"
     for text, reason, label in one.reasons[:1]:
         yield f"of {rows.on_a_line(text)} it says {label!r}, and as its reason {rows.on_a_line(reason)}"
     others = trained.spent.seconds - one.cost.seconds
-    yield f"looking at dev and test, and other learning rates, took {number(max(0.0, others))} s more"
+    yield f"looking at dev and test, and at other settings, took {number(max(0.0, others))} s more"
 
 
 def drawn(trained: Trained) -> str:
-    """The loss, and the accuracy on dev, by step, a line a learning rate, as SVG."""
+    """The loss, and the accuracy on dev, by step, a line a setting, as SVG."""
     from shoestring.evaluate.canvas import WIDE, svg
 
     course = {
-        rate: (_losses(trained.folder(rate)), [(point["step"], 100 * point["dev"]) for point in one.points])
-        for rate, one in trained.outcomes.items()
+        setting: (_losses(trained.folder(setting)), [(point["step"], 100 * point["dev"]) for point in one.points])
+        for setting, one in trained.outcomes.items()
     }
+    what, named = wording([*trained.outcomes])
 
     def draw(axes: Axes, group: str) -> None:
-        for place, (rate, (losses, points)) in enumerate(course.items()):
-            _line(axes, losses if group == _LOSS else points, place, f"learning rate {rate:g}", WIDE)
+        for place, (setting, (losses, points)) in enumerate(course.items()):
+            _line(axes, losses if group == _LOSS else points, place, f"{what} {named(setting)}", WIDE)
         axes.set_xlabel("step")
 
     return svg([_LOSS, "accuracy on dev, %"], WIDE, draw, "")
