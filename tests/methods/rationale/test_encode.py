@@ -137,6 +137,11 @@ def test_no_room_for_a_lesson(source: int, target: int) -> None:
         coder("decoder", source, target)
 
 
+def test_another_family_is_refused() -> None:
+    with pytest.raises(ValueError, match="the family 'encdec': expected one of encoder-decoder, decoder"):
+        coder("encdec", 8, 8)  # type: ignore[arg-type]
+
+
 def test_an_encoder_decoders_batch() -> None:
     found = batch([Pair([1, 2, 9], [5, 9]), Pair([3, 9], [6, 7, 9])], "encoder-decoder", 9)
     assert {name: tensor.tolist() for name, tensor in found.items()} == {
@@ -237,7 +242,7 @@ def test_a_single_tasks_label_stands_at_the_end_however_long_its_reason(
     reason: str, label: str, target: int, kind: Family, trained: bool
 ) -> None:
     one = coder(kind, 16, target, WORDS if trained else BYTES)
-    (lesson,) = lessons([Example("x", label, rationale=reason or "r")], "single-task", Wording())["label"]
+    (lesson,) = lessons([Example("x", label, rationale=reason if reason.strip() else "r")], "single-task", Wording())["label"]
     (pair,) = one.pairs([lesson])
     ending, body = (one.targets([text])[0][:-1] for text in (lesson.ending, lesson.target))
     ((*ids, end),) = coder(kind, 16, 10_000, one.tokenizer).targets([lesson.ending])

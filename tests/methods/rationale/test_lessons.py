@@ -67,6 +67,20 @@ def test_informed_reads_the_reason() -> None:
     assert source_of(BOTH, "two-task", WORDS) == "[label] x"
 
 
+def test_a_blank_reason_is_none() -> None:
+    blank = replace(BOTH, rationale=" \n")
+    made = lessons([BOTH, blank], "two-task", WORDS)
+    assert [len(some) for some in made.values()] == [2, 1]
+    assert len(lessons([BOTH, blank], "single-task", WORDS)["label"]) == 1
+
+
+def test_another_way_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the way 'twotask': expected one of standard, distilled, two-task"):
+        lessons([BOTH], "twotask", WORDS)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"the way 'twotask': expected one of"):
+        Taught("twotask")  # type: ignore[arg-type]
+
+
 def test_other_words() -> None:
     words = Wording("predict: ", "explain: ", " => ", " as ")
     found = lessons([BOTH], "two-task", words)
@@ -185,7 +199,7 @@ GOOD = {
         ("[1]", r"rationale\.json: not how a student was taught"),
         ("7", r"rationale\.json: not how a student was taught"),
         ("{}", r"rationale\.json: not how a student was taught"),
-        ({**GOOD, "way": "three-task"}, r"rationale\.json: the way 'three-task': expected one of standard, "),
+        ({**GOOD, "way": "three-task"}, r"rationale\.json: not how .*the way 'three-task': expected one of standard, "),
         ({**GOOD, "more": 1}, r"rationale\.json: not how a student was taught .*more"),
         ({**GOOD, "wording": None}, r"rationale\.json: not how a student was taught"),
         ({**GOOD, "wording": {"labl": "a"}}, r"rationale\.json: not how a student was taught .*labl"),

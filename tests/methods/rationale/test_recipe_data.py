@@ -239,10 +239,11 @@ def test_a_file_of_too_few_rows_is_refused(written: Callable[..., str]) -> None:
     path = Path(written("own", 60))
     unlabelled = [{**json.loads(line), "class": None} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in unlabelled))
-    with pytest.raises(ValueError, match=r"no rows are left for dev; none of its rows has a label: give more, or a"):
+    with pytest.raises(ValueError, match=r"none of the rows for dev has a label: name their column"):
         of_sets(recipe(sets=[{"form": OWN, "train": str(path)}], arms=["standard", "two-task"]))
     same = {"form": "cqa", "train": written("cqa", 100), "test": written("cqa", 100, 0, "test")}
-    with pytest.raises(ValueError, match=r"train\.jsonl: no rows are left for test"):
+    said = r"test\.jsonl: no rows are left for test, as the texts of all 100 stand in .*train\.jsonl, or in dev: give o"
+    with pytest.raises(ValueError, match=said):
         of_sets(recipe(sets=[same]))
 
 
@@ -251,12 +252,14 @@ def test_dev_of_a_file_of_its_own(written: Callable[..., str]) -> None:
     (task,) = of_sets(recipe(sets=[{"form": "cqa", **files}]))
     parts = [texts(part) for part in (task.train, task.dev, task.test)]
     assert len(parts[1]) == 40
+    assert task.again == (20, 0)
     assert len(parts[0]) + len(parts[2]) == 200
     assert not parts[0] & parts[2]
     files["test"] = written("cqa", 60, 220, "test")
     (task,) = of_sets(recipe(sets=[{"form": "cqa", **files}]))
     parts = [texts(part) for part in (task.train, task.dev, task.test)]
     assert list(map(len, parts)) == [200, 40, 40], "what dev has is not tested on"
+    assert task.again == (20, 20)
     assert len(parts[0] | parts[1] | parts[2]) == 280
 
 

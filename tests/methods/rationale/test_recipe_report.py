@@ -316,6 +316,15 @@ def test_the_teacher_is_told_as_it_was() -> None:
     assert "The teacher's answers were given" in notes
 
 
+def test_rows_that_stand_in_two_files_are_told() -> None:
+    made = ground()
+    made.tasks["chains"] = replace(made.tasks["chains"], again=(3, 0))
+    notes = report("r", outcomes(SIMPLE), chosen(), made, ASKED).notes
+    assert [note for note in notes if "are left out" in note] == [
+        "chains: 3 rows of dev are left out: their texts stand among those to train on, or in dev."
+    ]
+
+
 def test_what_of_the_data_reaches_no_student_is_told() -> None:
     made = ground(lessons={"tokens": [20, 8]})
     task = made.tasks["chains"]

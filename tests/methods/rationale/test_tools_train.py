@@ -172,7 +172,9 @@ def test_rows_without_labels_and_files_to_judge_by(train, rows_file, tmp_path):
     files = ("--dev", tmp_path / "dev.jsonl", "--test", tmp_path / "dev.jsonl")
     refused = train("--unlabelled", *files, "--steps", 2)
     assert refused.code == 2
-    assert "no rows are left for test" in refused.err, "what dev has is not tested on"
+    assert "dev.jsonl: no rows are left for test, as the texts of all 12" in refused.err, (
+        "what dev has is not tested on"
+    )
     rows_file([*OTHERS[:6]], "dev.jsonl")
     done = train("--unlabelled", "--dev", tmp_path / "dev.jsonl", "--test", tmp_path / "test.jsonl", "--steps", 2)
     assert done.code == 0, done.err

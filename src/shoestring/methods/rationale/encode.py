@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import nn
@@ -73,6 +73,8 @@ class Coder:
     target_tokens: int
 
     def __post_init__(self) -> None:
+        if self.family not in get_args(Family):
+            raise ValueError(f"the family {self.family!r}: expected one of {', '.join(get_args(Family))}")
         if self.source_tokens < 8 or self.target_tokens < 2:
             raise ValueError(
                 f"{self.source_tokens} source and {self.target_tokens} target tokens: expected 8 and 2 or more"

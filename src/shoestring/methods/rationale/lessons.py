@@ -64,6 +64,9 @@ class Taught:
     source_tokens: int = 512
     target_tokens: int = 128
 
+    def __post_init__(self) -> None:
+        check_way(self.way)
+
     def text(self) -> str:
         """As it is kept."""
         return json.dumps(asdict(self), ensure_ascii=False, indent=1) + "\n"
@@ -85,13 +88,11 @@ class Taught:
         texts = isinstance(options, list) and all(isinstance(text, str) for text in (*options, *words.values()))
         if not texts or not type(found.source_tokens) is type(found.target_tokens) is int:
             raise ValueError(f"{path}: not how a student was taught (texts and counts are not such)")
-        if found.way not in WAYS:
-            raise ValueError(f"{path}: the way {found.way!r}: expected one of {', '.join(WAYS)}")
         return found
 
 
 def lessons(examples: Sequence[Example], way: Way, wording: Wording) -> dict[str, list[Lesson]]:
-    """What each task is taught, by task; examples that lack what a task needs are left out of it.
+    """What each task is taught, by task; examples that lack what a task needs are left out of it, as is a blank reason.
 
     standard      the gold label
     distilled     the teacher's label (standard task distillation)
@@ -99,18 +100,20 @@ def lessons(examples: Sequence[Example], way: Way, wording: Wording) -> dict[str
     single-task   reason and label in one text
     informed      the label, of a text with the teacher's reason beside it: the reason is needed at prediction too
     Hsieh et al. 2023, sections 3 and 4; "informed" is after their PINTO-tuning, without its counterfactual loss.
+    Raises ValueError where it is another way, or a task has nothing to learn from.
     """
+    check_way(way)
     found: dict[str, list[Lesson]] = {LABEL: []}
     for example in examples:
-        answer = _answer(example, way)
-        if way == "two-task" and example.rationale:
+        answer, reason = _answer(example, way), (example.rationale or "").strip() and example.rationale
+        if way == "two-task" and reason:
             source = wording.rationale + example.text
-            found.setdefault(RATIONALE, []).append(Lesson(source, example.rationale))
-        if answer is None or (way in ("single-task", "informed") and not example.rationale):
+            found.setdefault(RATIONALE, []).append(Lesson(source, reason))
+        if answer is None or (way in ("single-task", "informed") and not reason):
             continue
         source = source_of(example, way, wording)
         if way == "single-task":
-            found[LABEL].append(Lesson(source, example.rationale or "", wording.answer + answer))
+            found[LABEL].append(Lesson(source, reason or "", wording.answer + answer))
         else:
             found[LABEL].append(Lesson(source, answer))
     for task, there in {**{RATIONALE: []}, **found}.items():
@@ -120,6 +123,12 @@ def lessons(examples: Sequence[Example], way: Way, wording: Wording) -> dict[str
                 f"{way}: no example has a {lacking}: expected some; see what was read, and what was filtered"
             )
     return found
+
+
+def check_way(way: str) -> None:
+    """Raises ValueError where it is none."""
+    if way not in WAYS:
+        raise ValueError(f"the way {way!r}: expected one of {', '.join(WAYS)}")
 
 
 def _answer(example: Example, way: Way) -> str | None:

@@ -44,6 +44,7 @@ class Task:
     dev      to choose by; test, to report: neither is ever trained on
     steps    of a run
     known    how many texts of test have a premise (a first line) that stands in train too; none is the same whole
+    again    how many rows of the files of dev and of test are left out, as their text stands in train (or in dev)
     """
 
     name: str
@@ -53,6 +54,7 @@ class Task:
     steps: int
     human: list[Example] | None = None
     known: int = 0
+    again: tuple[int, int] = (0, 0)
 
     @property
     def guessed(self) -> float:
@@ -185,22 +187,43 @@ def _task(recipe: Recipe, one: DataSet) -> Task:
     reasons: datasets.Reasons = "teacher" if INFORMED in recipe.arms else "none"
     # a text that stands in two files would be judged by what was learned by heart
     seen = {example.text for example in read}
-    judged = {}
+    judged, again = {}, [0, 0]
     for part, file in given.items():
-        found = of(read, {part})
+        found = of(read, {part}) if file is None else _read(file, form, reasons)
         if file is not None:
-            found = [example for example in _read(file, form, reasons) if example.text not in seen]
+            new = [example for example in found if example.text not in seen]
+            again[part], found = len(found) - len(new), new
             seen |= {example.text for example in found}
         judged[part] = [example for example in found if example.label is not None]
+        if not judged[part]:
+            raise ValueError(_nothing_left(one, part, file, found, again[part]))
     train, dev, test = of(read, train_parts), judged[DEV], judged[TEST]
-    for name, rows in (("train", train), ("dev", dev), ("test", test)):
-        if not rows:
-            unlabelled = "" if any(example.label is not None for example in read) else "; none of its rows has a label"
-            raise ValueError(f"{one.train}: no rows are left for {name}{unlabelled}: give more, or a file of its own")
+    if not train:
+        raise ValueError(f"{one.train}: no rows are left for train: give more, or files of their own for dev and test")
     dev, test = (_spread(part, limit) for part, limit in zip((dev, test), recipe.held_out, strict=True))
     premises = {key(example) for example in train}
     known = sum(key(example) in premises for example in test)
-    return Task(TITLES.get(one.name, one.name), train, dev, test, one.steps or recipe.steps, human, known)
+    return Task(
+        TITLES.get(one.name, one.name),
+        train,
+        dev,
+        test,
+        one.steps or recipe.steps,
+        human,
+        known,
+        (again[DEV], again[TEST]),
+    )
+
+
+def _nothing_left(one: DataSet, part: int, file: str | None, found: Sequence[Example], again: int) -> str:
+    """Why there is nothing to choose by, or to report."""
+    name = "dev" if part == DEV else "test"
+    if found:
+        return f"{file or one.train}: none of the rows for {name} has a label: name their column, or give others"
+    if again:
+        beside = f"{one.train}, or in dev" if part == TEST else one.train
+        return f"{file}: no rows are left for {name}, as the texts of all {again:,} stand in {beside}: give others"
+    return f"{one.train}: no rows are left for {name}: give more, or a file of its own"
 
 
 def _read(name: str, form: datasets.Form, reasons: datasets.Reasons = "teacher") -> list[Example]:

@@ -65,12 +65,20 @@ def _against(arms: Mapping[str, Sequence[Outcome]], where: str) -> str:
 
 def _test(task: Task) -> Iterator[str]:
     """What is to know of the examples that scores are of."""
+    yield from (f"{task.name}: {sentence}." for sentence in left_out(task))
     yield f"{task.name}: a guess is right for {task.guessed:.1%} of its {len(task.test):,} test examples."
     if task.known:
         yield (
             f"{task.name}: {task.known:,} of the test examples have a premise that stands in the train part too, with "
             "another question; none stands there whole."
         )
+
+
+def left_out(task: Task) -> Iterator[str]:
+    """Rows that stood in two files."""
+    for name, count in zip(("dev", "test"), task.again, strict=True):
+        if count:
+            yield f"{count:,} rows of {name} are left out: their texts stand among those to train on, or in dev"
 
 
 def _enough(found: Found, ground: Ground) -> Iterator[str]:

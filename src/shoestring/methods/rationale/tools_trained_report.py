@@ -13,6 +13,7 @@ from shoestring.methods.rationale.lessons import REASONED
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_lengths import cut
+from shoestring.methods.rationale.recipe_notes import left_out
 from shoestring.methods.rationale.recipe_setting import wording
 from shoestring.methods.rationale.tools_trained import Trained
 
@@ -72,6 +73,7 @@ def sentences(trained: Trained) -> Iterator[str]:
     with_reason = f", {reasons:,} of them with a reason" if _reasoned(trained) else ""
     counts = f"{len(task.train):,} to train on{with_reason}"
     yield f"examples: {counts}, {len(task.dev):,} of dev, {len(task.test):,} of test; {number(one.epochs)} epochs"
+    yield from left_out(task)
     yield from _free(task)
     what, named = wording([*trained.outcomes])
     for setting, other in trained.outcomes.items():
