@@ -242,7 +242,8 @@ def test_a_single_tasks_label_stands_at_the_end_however_long_its_reason(
     reason: str, label: str, target: int, kind: Family, trained: bool
 ) -> None:
     one = coder(kind, 16, target, WORDS if trained else BYTES)
-    (lesson,) = lessons([Example("x", label, rationale=reason if reason.strip() else "r")], "single-task", Wording())["label"]
+    taught = Example("x", label, rationale=reason if reason.strip() else "r")
+    (lesson,) = lessons([taught], "single-task", Wording())["label"]
     (pair,) = one.pairs([lesson])
     ending, body = (one.targets([text])[0][:-1] for text in (lesson.ending, lesson.target))
     ((*ids, end),) = coder(kind, 16, 10_000, one.tokenizer).targets([lesson.ending])

@@ -17,7 +17,7 @@ _Out = Annotated[Path, typer.Option(help="A .jsonl: each row, and what the teach
 _Teacher = Annotated[str, typer.Option(help="The base URL of an OpenAI-compatible server, up to /v1; or local:FOLDER.")]
 _Model = Annotated[str | None, typer.Option(help="By which name the server knows the model.")]
 _Prompt = Annotated[
-    str | None, typer.Option(help="cqa, svamp, esnli, anli, or a YAML of your own; that of --form unless said.")
+    str | None, typer.Option(help="chains, cqa, svamp, esnli, anli, or a YAML of your own; that of --form unless said.")
 ]
 _Samples = Annotated[int, typer.Option(min=1, help="Of each row; of several the label that most gave is taken.")]
 _Temperature = Annotated[float | None, typer.Option(min=0, help="The prompt's own unless said; above 0 for several.")]

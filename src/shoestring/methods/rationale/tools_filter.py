@@ -36,10 +36,12 @@ _Agrees = Annotated[bool, typer.Option("--agrees", help="Out: reasons for anothe
 _Consistent = Annotated[
     float | None, typer.Option(min=0, max=1, help="Out: a label that less than this part of the samples gave.")
 ]
-_Leak = Annotated[bool, typer.Option("--leak", help="Cut: sentences that state the answer.")]
+_Leak = Annotated[bool, typer.Option("--leak", help="Cut: sentences such as 'So the answer is …'.")]
 _LeakRemove = Annotated[bool, typer.Option("--leak-remove", help="The same; out: reasons that name the label still.")]
 _Length = Annotated[str | None, typer.Option(metavar="LEAST:MOST", help="Out: reasons of fewer or more words.")]
-_Duplicates = Annotated[bool, typer.Option("--duplicates", help="Out: repeated examples, and reasons that fit any.")]
+_Duplicates = Annotated[
+    bool, typer.Option("--duplicates", help="Out: repeated examples; reasons of more than 3 texts.")
+]
 
 
 def filter_rows(
