@@ -115,9 +115,11 @@ def test_an_answer_that_raises_is_a_500_and_may_come_again():
 
     with serving(answer) as served:
         body = {"model": "m", "messages": MESSAGES}
-        status, said, _ = post(served, body, Idempotency_Key="a")
+        status, said, headers = post(served, body, Idempotency_Key="a")
         assert (status, said["error"]["message"]) == (500, "KeyError: True")
-        assert post(served, body, Idempotency_Key="a")[0] == 200
+        assert headers["Connection"] == "close", "it ends, and a client is not to send the next request on it"
+        status, _, headers = post(served, body, Idempotency_Key="a")
+        assert (status, "Connection" in headers) == (200, False)
         assert served.requests == 1
 
 

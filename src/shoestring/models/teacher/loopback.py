@@ -224,6 +224,7 @@ class Exchange(BaseHTTPRequestHandler):
                 with self.server.lock:
                     self.server.kept.pop(name or "", None)  # it may do better the next time
                 mine.set_exception(error)
+                self.close_connection = True  # what is raised ends it
                 self.refuse(500, f"{type(error).__name__}: {error}")
                 raise
         return future, future is not mine
@@ -233,6 +234,8 @@ class Exchange(BaseHTTPRequestHandler):
 
     def give(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         told = {"Content-Type": "application/json", "Content-Length": str(len(body)), **(headers or {})}
+        if self.close_connection:
+            told["Connection"] = "close"  # else the next request might be sent on it
         lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
         reason = self.responses.get(status, ("",))[0]
         # in one piece: head and body apart would wait for each other's acknowledgement
