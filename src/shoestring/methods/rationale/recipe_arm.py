@@ -16,8 +16,9 @@ from shoestring.evaluate.outcome import once
 from shoestring.methods.rationale.encode import Coder, language_model
 from shoestring.methods.rationale.lessons import RATIONALE, Taught, lessons
 from shoestring.methods.rationale.loss import scaled
-from shoestring.methods.rationale.recipe_data import Task, cost_of_labels, lessons_of, unanswered, way_of
+from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import WORDING, Ground
+from shoestring.methods.rationale.recipe_lessons import cost_of_labels, lessons_of, unanswered, way_of
 from shoestring.methods.rationale.recipe_schema import INFORMED
 from shoestring.methods.rationale.recipe_watch import EVALUATE, SAVE, TRAIN, Watch, accuracy, own
 from shoestring.methods.rationale.stream import Lessons

@@ -18,8 +18,8 @@ from shoestring.cost import Ledger
 from shoestring.cost.flops import StepFlops
 from shoestring.methods.rationale.loss import scaled
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream
-from shoestring.methods.rationale.recipe_data import check_reasons
 from shoestring.methods.rationale.recipe_ground import Ground
+from shoestring.methods.rationale.recipe_lessons import check_reasons
 from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK
 from shoestring.methods.rationale.recipe_setting import Setting, folder_of, settings_of
 from shoestring.train.side_by_side import Job, side_by_side

@@ -8,8 +8,8 @@ from statistics import fmean
 from shoestring.cost import Cost
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Scatter, Score
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
-from shoestring.methods.rationale.recipe_data import asks
 from shoestring.methods.rationale.recipe_ground import Ground
+from shoestring.methods.rationale.recipe_lessons import asks
 from shoestring.methods.rationale.recipe_notes import Found, learnt, told
 from shoestring.methods.rationale.recipe_plan import Cell, Plan
 from shoestring.methods.rationale.recipe_schema import DISTILLED, MATCHED, METHODS, STANDARD, TWO_TASK

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import NamedTuple
 
-from shoestring.methods.rationale.recipe_data import way_of
+from shoestring.methods.rationale.recipe_lessons import way_of
 from shoestring.methods.rationale.recipe_schema import Recipe
 
 

@@ -1,0 +1,81 @@
+"""What each arm of the experiment learns from, of the same examples drawn, and what that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import product
+
+from shoestring.methods.rationale import filters
+from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.lessons import REASONED, Way, shuffled
+from shoestring.methods.rationale.recipe_data import Task
+from shoestring.methods.rationale.recipe_schema import (
+    AGREEING,
+    DISTILLED,
+    HUMAN,
+    INFORMED,
+    SHUFFLED,
+    SINGLE,
+    STANDARD,
+    Recipe,
+)
+
+_WAYS: dict[str, Way] = {DISTILLED: "distilled", SINGLE: "single-task", INFORMED: "informed"}
+
+
+def way_of(arm: str) -> Way:
+    """How an arm's lessons are made."""
+    return _WAYS.get(arm, "two-task" if arm.startswith("two-task") else "standard")
+
+
+def lessons_of(arm: str, task: Task, places: Sequence[int], seed: int) -> list[Example]:
+    """The examples an arm learns from, of those drawn."""
+    source = task.train
+    if arm == HUMAN:
+        assert task.human is not None, "recipes with this arm are refused where there are none"
+        source = task.human
+    found = [source[place] for place in places]
+    if arm == INFORMED:
+        return unanswered(found)
+    if arm == SHUFFLED:
+        return shuffled(found, seed)
+    if arm == AGREEING:
+        return filters.apply(found, ["agrees"]).examples
+    return found
+
+
+def check_reasons(recipe: Recipe, tasks: Iterable[Task]) -> None:
+    """Raise ValueError where a run would have no reason to learn from. Of a seed, what fewer labels are drawn stands
+    among those of more."""
+    least = min(recipe.fractions)
+    seeds = (*recipe.tuning.seeds, *recipe.seeds)
+    for task, seed, arm in product(tasks, seeds, recipe.arms):
+        if way_of(arm) in REASONED:
+            places = task.drawn(least, seed)
+            source = task.human if arm == HUMAN and task.human is not None else task.train
+            needed = 2 if arm == SHUFFLED else 1
+            if sum(source[place].rationale is not None for place in places) < needed:
+                raise ValueError(
+                    f"{task.name}, {len(places):,} examples ({100 * least:.3g} %), seed {seed}: fewer than {needed} of "
+                    f"them have a reason, for {arm}: take a larger fraction, or get more reasons"
+                )
+
+
+def unanswered(examples: Sequence[Example]) -> list[Example]:
+    """The examples, their reasons without the sentences that tell the answer: for who reads them beside the text.
+
+    One of whose reason nothing is left stays, without it: all arms are tested on the same.
+    """
+    return filters.apply(examples, ["leak"]).examples
+
+
+def cost_of_labels(arm: str, examples: Sequence[Example]) -> int:
+    """How many gold labels an arm trains on: those that learn from text and reason at once leave out what has none."""
+    whole = way_of(arm) in ("single-task", "informed")
+    used = [example for example in examples if example.rationale] if whole else examples
+    return 0 if arm == DISTILLED else sum(example.label is not None for example in used)
+
+
+def asks(arm: str) -> bool:
+    """Whether an arm needs the teacher's answers."""
+    return not arm.startswith(STANDARD) and arm != HUMAN
