@@ -74,7 +74,15 @@ def test_a_folder_that_holds_something_else_is_left_as_it_is(tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"it holds 'notes\.txt' and no run: give another --out"):
         outcome.opened(tmp_path, RECIPE).__enter__()
-    assert not (tmp_path / "recipe.yaml").exists()
+    assert [there.name for there in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_results_whose_recipe_is_gone_are_not_gone_on_with(tmp_path: Path) -> None:
+    with outcome.opened(tmp_path, RECIPE):
+        (tmp_path / "runs").mkdir()
+    (tmp_path / "recipe.yaml").unlink()
+    with pytest.raises(ValueError, match="it holds 'runs' and no run"):
+        outcome.opened(tmp_path, RECIPE).__enter__()
 
 
 def test_a_folder_that_another_process_holds_is_refused(tmp_path: Path, python: Callable[..., Any]) -> None:

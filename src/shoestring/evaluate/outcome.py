@@ -24,6 +24,7 @@ Found = TypeVar("Found", bound="DataclassInstance")
 # keys that change how long a run takes, not what it finds
 _FREE = ("compute.workers", "compute.save_seconds", "workers")
 _LOCK = ".lock"
+_RECIPE = "recipe.yaml"
 
 
 @contextmanager
@@ -33,6 +34,8 @@ def opened(folder: Path, recipe: str) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / _LOCK).exists():  # nor is one left there then
+        _refuse_strange(folder)
     with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -40,7 +43,8 @@ def opened(folder: Path, recipe: str) -> Iterator[None]:
             raise ValueError(
                 f"{folder}: another process is running there; wait for it, or give another --out"
             ) from None
-        _same(folder / "recipe.yaml", recipe)
+        _refuse_strange(folder)
+        _same(folder / _RECIPE, recipe)
         yield
 
 
@@ -92,9 +96,14 @@ def _same(path: Path, recipe: str) -> None:
                     f"{path.parent}: it holds a run with {key}={before.get(key)!r}, this one has {now.get(key)!r}: "
                     "give another --out, or delete the folder"
                 )
-    elif strange := sorted(there.name for there in path.parent.iterdir() if there.name != _LOCK):
-        raise ValueError(f"{path.parent}: it holds {strange[0]!r} and no run: give another --out, or an empty folder")
     files.replace(path, recipe)
+
+
+def _refuse_strange(folder: Path) -> None:
+    """Raise ValueError where something else filled a folder."""
+    names = sorted(there.name for there in folder.iterdir() if there.name != _LOCK)
+    if names and _RECIPE not in names:
+        raise ValueError(f"{folder}: it holds {names[0]!r} and no run: give another --out, or an empty folder")
 
 
 def _begun(folder: Path) -> bool:
