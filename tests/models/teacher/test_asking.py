@@ -21,6 +21,7 @@ import pytest
 from shoestring.cost import Ledger
 from shoestring.models.teacher.answers import Answers
 from shoestring.models.teacher.asking import Asked, Paid, ask, ask_all
+from shoestring.models.teacher.attempts import Standing
 from shoestring.models.teacher.budget import Budget
 from shoestring.models.teacher.endpoint import Endpoint
 from shoestring.models.teacher.limits import Limits
@@ -104,13 +105,13 @@ def test_tokens_that_no_server_says_are_told(store, questions, scripted):
 
 
 def test_it_tells_how_far_it_is(store, questions, scripted):
-    told: list[tuple[int, int, int, float]] = []
+    told: list[Standing] = []
     teacher = scripted(lambda question, before: Reply("yes", "stop", 10, 5, "m"))
     budget = Budget(price_in=1e5, price_out=0)
     ask(questions(3), teacher, PARAMETERS, store)
-    ask(questions(6), teacher, PARAMETERS, store, budget=budget, tell=lambda *values: told.append(values))
-    assert (told[0], told[-1]) == ((3, 6, 0, 0.0), (6, 6, 45, 3.0))
-    assert [done for done, *_ in told] == [3, 4, 5, 6]
+    ask(questions(6), teacher, PARAMETERS, store, budget=budget, tell=told.append)
+    assert (told[0], told[-1]) == (Standing(3, 6, 0, 0, 0.0), Standing(6, 6, 0, 45, 3.0))
+    assert [standing.done for standing in told] == [3, 4, 5, 6]
     assert told == sorted(told)
 
 

@@ -182,8 +182,8 @@ def test_a_teacher_that_cancels_itself_is_not_hidden(scripted, store, questions)
 
 
 def test_the_users_own_bug_is_not_hidden(scripted, store, questions):
-    def tell(done, total, tokens, money):
-        if done:
+    def tell(standing):
+        if standing.done:
             raise KeyError("my bug")
 
     with pytest.raises(KeyError, match=r"my bug"):
@@ -348,8 +348,8 @@ def test_limits_a_minute_hold_back(scripted, store, questions):
     teacher = scripted(lambda question, before: "yes")
     limits = Limits(requests_per_minute=2)
 
-    def tell(done, total, tokens, money):
-        if done == 2:
+    def tell(standing):
+        if standing.done == 2:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):

@@ -18,6 +18,7 @@ from shoestring.methods.rationale.prompts import Prompt
 from shoestring.methods.rationale.tools_out import leaving_no_folder
 from shoestring.models.teacher import database
 from shoestring.models.teacher.answers import Answers
+from shoestring.models.teacher.attempts import Standing
 from shoestring.models.teacher.budget import Budget
 from shoestring.models.teacher.endpoint import Endpoint
 from shoestring.models.teacher.limits import Limits
@@ -117,10 +118,10 @@ class Wanted:
         since, paid, interrupted = time.monotonic(), (0, 0.0), False
         with leaving_no_folder(kept), _store(kept) as store, watching() as shown:
 
-            def tell(done: int, total: int, tokens: int, money: float) -> None:
+            def tell(standing: Standing) -> None:
                 nonlocal paid
-                paid = tokens, money
-                shown(done, total, tokens, money)
+                paid = standing.tokens, standing.money
+                shown(standing)
 
             try:
                 read = self._ask(examples, teacher, store, concurrency=at_once, limits=limits, budget=budget, tell=tell)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from shoestring.models.teacher.answers import Answers
 from shoestring.models.teacher.bounds import Bounds
@@ -23,7 +23,23 @@ from shoestring.models.teacher.words import Parameters, Question, Refused, Reply
 _APART, _FARTHEST = 0.001, 0.002
 _REFUSED = 100  # questions refused or given up, and none answered: it is none of theirs
 _DOWN = 10  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
-Tell: TypeAlias = Callable[[int, int, int, float], None]  # (done, of so many, tokens paid, money paid), in this call
+
+
+class Standing(NamedTuple):
+    """How far asking is.
+
+    done           questions answered, now or before, and given up, of `total`; failed, those that were given up
+    tokens, money  paid in this call
+    """
+
+    done: int
+    total: int
+    failed: int
+    tokens: int
+    money: float
+
+
+Tell: TypeAlias = Callable[[Standing], None]
 
 
 @dataclass
@@ -258,5 +274,6 @@ class Attempts:
 
     def _tell(self) -> None:
         if self._say is not None:
-            spent = self.purse.spent
-            self._say(len(self.answers) + len(self.failed), self._count, spent.tokens, self.purse.budget.cost(spent))
+            spent, failed = self.purse.spent, len(self.failed)
+            money = self.purse.budget.cost(spent)
+            self._say(Standing(len(self.answers) + failed, self._count, failed, spent.tokens, money))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from shoestring.models.teacher.attempts import Tell
+from shoestring.models.teacher.attempts import Standing, Tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,9 +36,9 @@ def watching(
     bar = Progress(*columns, TextColumn("{task.fields[told]}"), console=screen)
     task = bar.add_task(what, told="")
 
-    def tell(done: int, total: int, tokens: int, money: float) -> None:
+    def tell(now: Standing) -> None:
         bar.start()  # only now: what is refused at once shows no bar
-        bar.update(task, completed=done, total=total, told=f"{_cost(tokens, money)}, {left(done, total)}")
+        bar.update(task, completed=now.done, total=now.total, told=f"{_cost(now)}, {left(now.done, now.total)}")
 
     try:
         yield tell
@@ -49,18 +49,19 @@ def watching(
 def _lines(screen: Console, what: str, left: Callable[[int, int], str], clock: Callable[[], float]) -> Tell:
     at: list[float] = []
 
-    def tell(done: int, total: int, tokens: int, money: float) -> None:
-        now, remaining = clock(), left(done, total)
-        if done >= total or now - (at or [now])[-1] >= _LINES or not at:
+    def tell(standing: Standing) -> None:
+        now, remaining = clock(), left(standing.done, standing.total)
+        if standing.done >= standing.total or now - (at or [now])[-1] >= _LINES or not at:
             at.append(now)
-            line = f"{what}: {done:,} of {total:,}, {_cost(tokens, money)}, {remaining}"
+            line = f"{what}: {standing.done:,} of {standing.total:,}, {_cost(standing)}, {remaining}"
             screen.print(line, highlight=False, markup=False, soft_wrap=True)
 
     return tell
 
 
-def _cost(tokens: int, money: float) -> str:
-    return f"{tokens:,} tokens" + (f" for {money:.4g}" if money else "")
+def _cost(standing: Standing) -> str:
+    failed = f"{standing.failed:,} failed, " if standing.failed else ""
+    return f"{failed}{standing.tokens:,} tokens" + (f" for {standing.money:.4g}" if standing.money else "")
 
 
 def _left(clock: Callable[[], float]) -> Callable[[int, int], str]:
