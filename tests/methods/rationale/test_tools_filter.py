@@ -27,7 +27,7 @@ def test_each_filter_by_its_option(filtered, tmp_path, read_rows):
     assert [row["rationale"] for row in left] == ["Two and two are four.", None, None, None, None]
     assert left[1] == {**ROWS[1], "rationale": None}
     words = [line.split()[:3] for line in done.out.splitlines() if line.split()[0] in ("agrees", "consistent", "leak")]
-    assert words == [["agrees", "4", "1"], ["consistent", "3", "1"], ["leak", "2", "1"]]
+    assert words == [["agrees", "4", "1"], ["consistent", "1", "1"], ["leak", "2", "1"]]
     assert "gold '5', teacher '6': Two and three are [/six]." in done.out
     assert "5 of 5 rows, 1 with a reason" in done.out
 

@@ -21,8 +21,8 @@ from shoestring.models.teacher.limits import Limits
 from shoestring.models.teacher.loopback import Exchange
 from shoestring.models.teacher.words import Parameters, Question, Reply
 
-ERRORS = ("500", "502", "503", "408", "409", "429", "429 until", "hang up", "reset")  # nothing was made
-LOST = ("too long", "half a chunk", "garbage", "no choices", "empty", "504")  # and is made again
+ERRORS = ("500", "503", "408", "409", "429", "429 until", "hang up", "reset")  # nothing was made
+LOST = ("too long", "half a chunk", "garbage", "no choices", "empty", "502", "504")  # and is made again
 FAULTS = (*ERRORS, *LOST, "slow")
 
 
@@ -76,8 +76,8 @@ class Failing(Exchange):
             del said["choices"]
         elif fault == "empty":
             said["choices"] = []
-        garbage = {"garbage": b"<html>busy</html>", "504": b"upstream"}
-        self.give(504 if fault == "504" else 200, garbage.get(fault) or json.dumps(said).encode())
+        garbage = {"garbage": b"<html>busy</html>", "502": b"upstream", "504": b"upstream"}
+        self.give(int(fault) if fault.isdecimal() else 200, garbage.get(fault) or json.dumps(said).encode())
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -38,8 +39,17 @@ def test_what_is_kept_is_there_again(tmp_path):
 
 def test_halves_of_characters_do_not_stop_the_others(tmp_path):
     with Answers(tmp_path / "a") as store:
-        keep(store, "a", Reply("x\ud800y", "stop", 1, 1, "m"))
-        assert store.get(["a"])["a"].text == "x?y"
+        keep(store, "a", Reply("x\ud800y", "stop\udfff", 1, 1, "m\ud800"))
+        assert store.get(["a"])["a"] == Reply("x?y", "stop?", 1, 1, "m?")
+        keep(store, "b")
+
+
+def test_what_cannot_be_kept_leaves_the_store_as_it_was(tmp_path):
+    with Answers(tmp_path / "a") as store:
+        with pytest.raises(OverflowError):
+            keep(store, "a", replace(REPLY, prompt_tokens=2**70))
+        keep(store, "b")
+        assert (store.get("ab"), store.lost("ab").unknown) == ({"b": REPLY}, 1)
 
 
 def test_many_keys_are_looked_up_at_once(tmp_path):

@@ -381,7 +381,7 @@ def test_what_is_in_flight_is_not_waited_for_for_ever(store, questions, scripted
     teacher.complete = slow
     begun = time.monotonic()
     with pytest.raises(ValueError, match=r"wrong key"):
-        ask(questions(3), teacher, PARAMETERS, store, limits=Limits(patience=0.1))
+        ask(questions(3), teacher, PARAMETERS, store, limits=Limits(grace=0.1))
     assert 0.1 <= time.monotonic() - begun < 5
 
 

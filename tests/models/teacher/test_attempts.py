@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from shoestring.models.teacher.answers import Answers
 from shoestring.models.teacher.asking import ask
+from shoestring.models.teacher.attempts import Standing
 from shoestring.models.teacher.budget import Budget
 from shoestring.models.teacher.limits import Limits
 from shoestring.models.teacher.words import Parameters, Question, Refused, Reply, Unanswered
@@ -329,6 +330,29 @@ def test_prices_alone_are_no_limit(scripted, store, questions):
     teacher = scripted(lambda question, before: Reply("", "stop", 10**6, 10**5, "m"))
     asked = ask(questions(3), teacher, PARAMETERS, store, budget=Budget(price_in=2, price_out=10))
     assert (asked.stopped, asked.paid.money) == (None, 9.0)
+
+
+def test_a_server_that_does_not_count_one_answer_is_not_said_to_have_counted_much(scripted, store, questions):
+    def answer(question, before):
+        return Reply("yes", "stop", 160, 5, "m", counted=False) if question.name == "q4" else "yes"
+
+    asked = ask(questions(9), scripted(answer), PARAMETERS, store, budget=Budget(tokens=100_000), concurrency=1)
+    assert (asked.stopped, asked.failed, asked.uncounted) == (None, {}, 1)
+    assert asked.replies[4] is not None
+    assert asked.replies[4].prompt_tokens < 40  # as a prompt like those that were counted
+
+
+def test_what_was_paid_in_vain_is_told_at_once(scripted, store, questions):
+    told: list[Standing] = []
+
+    def answer(question, before):
+        if not before:
+            raise Unanswered("no text", paid=(70, 10))
+        return "yes"
+
+    asked = ask(questions(2), scripted(answer), PARAMETERS, store, limits=FAST, concurrency=1, tell=told.append)
+    assert [(standing.done, standing.tokens) for standing in told[:2]] == [(0, 0), (0, 80)]
+    assert (told[-1].done, told[-1].tokens) == (2, asked.paid.tokens)
 
 
 def test_a_server_that_counts_more_than_can_be_is_told(scripted, store, questions):

@@ -103,7 +103,7 @@ def test_a_replayed_answer_is_known():
         assert [complete(teacher).replayed for _ in range(2)] == [False, True]  # and in event loops of their own
 
 
-@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 520, 524, 529])
 def test_errors_that_pass(status):
     exchange = saying(status, b'{"error": {"message": "busy"}}', Retry_After="7")
     with (
@@ -113,7 +113,7 @@ def test_errors_that_pass(status):
         complete(Endpoint("m", served.url))
     assert raised.value.wait == (7 if status in (429, 503) else None)
     assert raised.value.heard
-    assert raised.value.maybe == (status == 504)
+    assert raised.value.maybe == (status in (502, 504, 520, 524))
 
 
 @pytest.mark.parametrize("status", [400, 413, 418, 422])
@@ -124,6 +124,25 @@ def test_errors_of_one_question(status):
         pytest.raises(Refused, match=rf"^HTTP {status}: the prompt is too long$"),
     ):
         complete(Endpoint("m", served.url))
+
+
+def test_a_question_that_is_not_liked_says_nothing_of_the_key():
+    """Some hosts send 403 for what their moderation flags."""
+
+    class Moderated(Exchange):
+        def complete(self, body: dict[str, Any]) -> None:
+            if "bad" in str(body["messages"]):
+                self.give(403, b'{"error": {"message": "flagged"}}')
+            else:
+                super().complete(body)
+
+    with serving(lambda messages, body: "yes", exchange=Moderated) as served:
+        teacher, bad = Endpoint("m", served.url), Question("q", (("user", "bad"),))
+        with pytest.raises(ValueError, match=r"refuses the API key \(HTTP 403: flagged\)"):
+            complete(teacher, bad)
+        assert complete(teacher).text == "yes"
+        with pytest.raises(Refused, match=r"^HTTP 403: flagged$"):
+            complete(teacher, bad)
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,7 @@ def test_retry_after_is_seconds_or_a_date(value, seconds):
         {"attempts": 0},
         {"first_wait": -1},
         {"patience": float("inf")},
+        {"grace": -1.0},
     ],
 )
 def test_limits_out_of_range_are_refused(values):

@@ -42,6 +42,12 @@ def test_an_answer_has_no_more_tokens_than_it_may():
     assert reply(json.dumps(body).encode()).completion_tokens == 20
 
 
+def test_halves_of_characters_are_replaced_wherever_they_stand():
+    body = {"model": "m\ud800", "choices": [{"message": {"content": "\ud83d\ude00\ud800"}, "finish_reason": "\udfff"}]}
+    found = reply(json.dumps(body).encode())
+    assert (found.model, found.text, found.finish_reason) == ("m\ufffd", "😀\ufffd", "\ufffd")
+
+
 def test_what_else_is_not_said():
     body = json.dumps({"choices": [{"message": {"content": ""}}], "usage": USAGE}).encode()
     assert reply(body) == Reply("", "", 7, 3, "m")

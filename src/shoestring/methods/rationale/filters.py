@@ -146,8 +146,9 @@ def _taken(name: str, examples: Sequence[Example], judged: Judged) -> tuple[list
     changed = sum(after is not None and before.rationale != after.rationale for before, after in pairs)
     holding = sum(one.rationale is not None and _holds(one) for one in kept) if name == "leak" else 0
     again = sum(_repeated(examples)) if name == "duplicates" else 0
-    able = [one for one in examples if one.rationale is not None and (name != "agrees" or one.label is not None)]
-    return kept, Removed(name, len(able), len(out), tuple(out[:SHOWN]), changed, holding, again)
+    needed = {"agrees": "label", "consistent": "agreement"}.get(name, "rationale")
+    able = sum(one.rationale is not None and getattr(one, needed) is not None for one in examples)
+    return kept, Removed(name, able, len(out), tuple(out[:SHOWN]), changed, holding, again)
 
 
 def _agrees(examples: Sequence[Example]) -> Judged:

@@ -103,7 +103,8 @@ class Answers:
 
     def keep(self, number: int, key: str, name: str, reply: Reply) -> asyncio.Future[None]:
         """Keep the answer of an attempt. What is returned is done when it is on the disk."""
-        said = (_whole(reply.text), reply.finish_reason, reply.prompt_tokens, reply.completion_tokens, reply.model)
+        counts = reply.prompt_tokens, reply.completion_tokens
+        said = (_whole(reply.text), _whole(reply.finish_reason), *counts, _whole(reply.model))
         # an answer that the server had given before is what an earlier attempt paid for
         same, which = ("key", key) if reply.replayed else ("id", number)
         self._commit(
@@ -147,9 +148,11 @@ class Answers:
                 for statement, values in statements:
                     self._connection.execute(statement, values)
                 self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
+            except BaseException as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if not isinstance(error, sqlite3.Error):
+                    raise
                 full = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
                 raise (database.refused if full else database.damaged)(self.path, error) from None
 

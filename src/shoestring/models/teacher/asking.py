@@ -78,7 +78,7 @@ async def ask_all(
     budget       of this call; what is in the store was paid before
     ledger       is charged the teacher's tokens that were paid in this call, however it ends
     tell         is called after each answer with how far it is
-    Cancelled, it sends nothing more, keeps what is in flight (for `limits.patience` seconds), and then is cancelled.
+    Cancelled, it sends nothing more, keeps what is in flight (for `limits.grace` seconds), and then is cancelled.
     Raises ValueError where nothing can be answered (a wrong key, URL or model, a server that is down) or kept.
     """
     if concurrency < 1:

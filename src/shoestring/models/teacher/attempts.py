@@ -93,7 +93,7 @@ class Attempts:
         self._workers: list[asyncio.Task[None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
         self._stopping, self._answered, self._given_up = False, -math.inf, 0
-        self._patience: asyncio.TimerHandle | None = None
+        self._grace: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
         self._why = ""
         self._concurrency = 1
@@ -116,8 +116,8 @@ class Attempts:
                     self._drop()
                 cancelled = True
                 self._stop()
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._grace is not None:
+            self._grace.cancel()
         if self._why:
             left = self._count - len(self.answers) - len(self.failed)
             self.stopped = f"{self._why}{self.purse.standing()}, {left:,} of {self._count:,} questions are left"
@@ -164,6 +164,8 @@ class Attempts:
                 reply, kept = await self._sending.attempt(item.key, item.question, most, correct)
             except Unanswered as unanswered:
                 failure = unanswered
+                if failure.paid is not None:
+                    self._tell()
             else:
                 self._arrives(item, reply, most, time.monotonic() - sent)
                 keeping = asyncio.create_task(self._guarded(partial(self._keeps, kept, item, reply)))
@@ -206,7 +208,7 @@ class Attempts:
         """What an answer tells about those to come."""
         self._seconds = seconds if self._seconds is None else 0.95 * self._seconds + 0.05 * seconds
         self._gate.spread(min(_FARTHEST, self._seconds / self._concurrency / 2))
-        if self._bounded:
+        if self._bounded and (reply.counted or not self._bounds.known):
             self._bounds.learn(item.question, reply.prompt_tokens)
         over = reply.prompt_tokens > most.prompt or reply.completion_tokens > most.completion
         if over and self._budgeted and not self._why:
@@ -266,7 +268,7 @@ class Attempts:
         for worker in self._workers:
             if worker not in self._sending.flying and worker is not asyncio.current_task():
                 worker.cancel()
-        self._patience = asyncio.get_running_loop().call_later(self._limits.patience, self._drop)
+        self._grace = asyncio.get_running_loop().call_later(self._limits.grace, self._drop)
 
     def _drop(self) -> None:
         for worker in self._workers:

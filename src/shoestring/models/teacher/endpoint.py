@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 _AGAIN = {408, 409, 425, 429}  # and all from 500 on
+_DOUBTFUL = {502, 504, 520, 524}  # of a gateway whose server may have answered: 520 and 524 are Cloudflare's
 
 
 class Endpoint:
@@ -54,7 +55,7 @@ class Endpoint:
         self._proxy = _proxy(self.url)
         self._session: ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pending = 0
+        self._pending, self._answered = 0, False
 
     async def complete(self, question: Question, parameters: Parameters, key: str) -> Reply:
         """The reply to one attempt; `key` goes along, so that a server that heeds it charges a repeated one once."""
@@ -70,6 +71,7 @@ class Endpoint:
             ) as response:
                 if response.status != 200:
                     raise await self._failure(response)
+                self._answered = True
                 body = await response.read()
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
             raise ValueError(
@@ -139,7 +141,9 @@ class Endpoint:
         told = f"HTTP {status}" + (f": {said}" if said else "")
         if status in _AGAIN or status >= 500:
             wait = retry_after(response.headers.get("Retry-After")) if status in (429, 503) else None
-            return Unanswered(f"{self.url}: {told}", wait=wait, maybe=status == 504)
+            return Unanswered(f"{self.url}: {told}", wait=wait, maybe=status in _DOUBTFUL)
+        if status == 403 and self._answered:
+            return Refused(told)  # the key is good: what this question asks is not liked
         if status in (401, 403):
             mend = (
                 "set OPENAI_API_KEY to a key of this server" if not self._key else "is the API key one of this server?"

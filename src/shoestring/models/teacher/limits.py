@@ -20,8 +20,9 @@ class Limits:
     attempts                                how often a question is asked at most until it counts as failed
     first_wait, longest_wait                seconds before the second attempt, doubled each time up to the longest
     longest_pause                           seconds a server may ask everybody to wait before asking is given up
-    patience                                seconds that a server may put everybody off and answer nobody, and that what
-                                            is in flight is waited for once asking is to stop
+    patience                                seconds that a server may put everybody off and answer nobody
+    grace                                   seconds that what is in flight is waited for once asking is to stop; as long
+                                            as an endpoint waits for an answer, since what is dropped may be paid for
     """
 
     requests_per_minute: float | None = None
@@ -31,6 +32,7 @@ class Limits:
     longest_wait: float = 30.0
     longest_pause: float = 600.0
     patience: float = 60.0
+    grace: float = 300.0
 
     def __post_init__(self) -> None:
         for name in ("requests_per_minute", "tokens_per_minute"):
@@ -39,7 +41,7 @@ class Limits:
                 raise ValueError(f"{name} is {rate}: expected one or more, or none at all")
         if self.attempts < 1:
             raise ValueError(f"attempts is {self.attempts}: expected one or more")
-        for name in ("first_wait", "longest_wait", "longest_pause", "patience"):
+        for name in ("first_wait", "longest_wait", "longest_pause", "patience", "grace"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: expected seconds, zero or more")
 

@@ -37,14 +37,19 @@ def read(body: bytes, question: Question, parameters: Parameters, model: str, re
     )
     reason, served = choice.get("finish_reason"), said.get("model")
     return Reply(
-        text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-        reason if isinstance(reason, str) else "",
+        _whole(text),
+        _whole(reason) if isinstance(reason, str) else "",
         prompt,
         completion,
-        served if isinstance(served, str) else model,
+        _whole(served) if isinstance(served, str) else model,
         counted=counted is not None,
         replayed=replayed,
     )
+
+
+def _whole(text: str) -> str:
+    """Halves of characters, which JSON may hold, put together where two make one, and replaced where they do not."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def words_of(body: bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from shoestring.models.teacher.answers import Answers
 from shoestring.models.teacher.budget import Purse, Taken
@@ -25,7 +26,7 @@ class Sending:
     ) -> tuple[Reply, asyncio.Future[None]]:
         """The reply, and what is done when it is on the disk, which the next attempt need not wait for.
 
-        most     what the purse holds for it
+        most     what the purse holds for it; of its prompt 0 where nobody counts
         correct  takes how many tokens it really was
         Raises what `complete` of the teacher does.
         """
@@ -46,6 +47,8 @@ class Sending:
             raise
         finally:
             self.flying.discard(task)
+        if not reply.counted and most.prompt:  # what the bytes allow may be more than what is known of prompts like it
+            reply = replace(reply, prompt_tokens=min(reply.prompt_tokens, most.prompt))
         self._purse.pay(key, reply)
         correct(reply.tokens)
         return reply, self._store.keep(number, key, question.name, reply)
