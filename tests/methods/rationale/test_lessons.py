@@ -35,8 +35,11 @@ ALL = [BOTH, UNREAD, UNLABELLED]
 # by hand
 
 
-def test_standard_is_of_gold_labels() -> None:
-    assert lessons(ALL, "standard", WORDS) == {"label": [Lesson("[label] x", "yes"), Lesson("[label] y", "no")]}
+def test_ways_differ_in_the_reasons_alone() -> None:
+    """Where nobody gave a gold label, the teacher's stands in for it, with the twin as with the method."""
+    labels = [Lesson("[label] x", "yes"), Lesson("[label] y", "no"), Lesson("[label] z", "yes")]
+    assert lessons(ALL, "standard", WORDS) == {"label": labels}
+    assert lessons(ALL, "two-task", WORDS)["label"] == labels
 
 
 def test_distilled_is_of_the_teachers_labels() -> None:
@@ -92,7 +95,7 @@ def test_other_words() -> None:
 @pytest.mark.parametrize(
     ("way", "example", "lacks"),
     [
-        ("standard", UNLABELLED, "label"),
+        ("standard", replace(BOTH, label=None, teacher_label=None), "label"),
         ("distilled", UNREAD, "label"),
         ("two-task", UNREAD, "rationale"),
         ("two-task", replace(BOTH, label=None, teacher_label=None), "label"),

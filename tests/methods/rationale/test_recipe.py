@@ -285,7 +285,8 @@ def told_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def grounded(out: Path, **changes: Any) -> tuple[Ground, dict[str, Arm]]:
     ledger = Ledger()
-    ground = prepare(recipe(**changes), 1, ledger, out)
+    told = recipe(**changes)
+    ground = prepare(told, told.arms, 1, ledger, out)
     return ground, {arm.name: arm for arm in finals(ground, plan(ground, ledger, out))}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from shoestring import config, rooms
 from shoestring.methods.rationale.chains import DIGITS, solve
+from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.encode import Pair
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.lessons import LABEL
@@ -366,7 +367,7 @@ def test_chains_are_held_out_of_what_is_trained_on() -> None:
     assert untaught_chains(told) == train
     given = [replace(one, rationale=solve(one.text)[0], teacher_label=one.label) for one in train]
     made = of_chains(told, given)
-    assert made == Task("chains", given, dev, test, 4)
+    assert made == Task("chains", given, dev, test, 4, form=Form(options=DIGITS))
     assert made.options == DIGITS
 
 

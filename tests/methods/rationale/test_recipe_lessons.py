@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from shoestring import config
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.recipe_data import Task
-from shoestring.methods.rationale.recipe_lessons import asks, cost_of_labels, lessons_of, unanswered, way_of
-from shoestring.methods.rationale.recipe_schema import ARMS
+from shoestring.methods.rationale.recipe_lessons import (
+    asks,
+    check_lessons,
+    cost_of_labels,
+    lessons_of,
+    unanswered,
+    way_of,
+)
+from shoestring.methods.rationale.recipe_schema import ARMS, Recipe
 
 
 def task(count: int = 40) -> Task:
@@ -72,3 +82,56 @@ def test_what_an_arm_is_and_needs(arm: str, way: str, needs: bool, labels: int) 
     assert asks(arm) is needs
     assert cost_of_labels(arm, [Example("x", "yes", rationale="so"), Example("y"), Example("z", "no")]) == labels
     assert len(ARMS) == 9
+
+
+# what cannot be learned is refused before anything is run
+
+
+def told(arms: list[str]) -> Recipe:
+    return config.check(
+        {
+            "sets": [{"form": "esnli", "train": "a", "test": "b"}],
+            "model": {"names": ["t5-tiny"]},
+            "arms": arms,
+            "fractions": [0.1, 1.0],
+            "steps": 4,
+            "batch": 2,
+            "evaluate_every": 2,
+            "patience": 2,
+            "held_out": [2, 2],
+            "seeds": [0, 1],
+            "tuning": {"seeds": [100], "learning_rates": [1e-3]},
+        },
+        Recipe,
+        "here",
+    )
+
+
+def without(whole: Task, places: Sequence[int], **lacking: Any) -> Task:
+    return replace(whole, train=[replace(one, **lacking) if n in places else one for n, one in enumerate(whole.train)])
+
+
+@pytest.mark.parametrize(
+    ("arm", "lacking", "said"),
+    [
+        ("two-task", {"rationale": None}, "two-task: no example has a rationale"),
+        ("two-task", {"label": None, "teacher_label": None}, "two-task: no example has a label"),
+        ("standard", {"label": None, "teacher_label": None}, "standard: no example has a label"),
+        ("distilled", {"teacher_label": None}, "distilled: no example has a label"),
+        ("two-task, agreeing reasons", {"teacher_label": "neither"}, "two-task: no example has a rationale"),
+        ("two-task, shuffled reasons", {"rationale": None}, "0 reasons cannot be shuffled"),
+        ("informed", {"rationale": "The answer is yes."}, "informed: no example has a label and a rationale"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
+)
+def test_an_arm_that_could_learn_nothing(arm: str, lacking: dict[str, Any], said: str) -> None:
+    arms = list(dict.fromkeys(["standard", "two-task", arm]))
+    recipe, whole = told(arms), task()
+    check_lessons(recipe, [whole], arms)
+    few = without(whole, whole.drawn(0.1, 1), **lacking)
+    with pytest.raises(ValueError, match=rf"^T, 4 examples \(10 %\), seed 1, {arm}: {said}.*; take a larger fraction"):
+        check_lessons(recipe, [few], [arm])
+
+
+def test_arms_that_are_not_run_are_not_missed() -> None:
+    check_lessons(told(["standard", "two-task"]), [without(task(), range(40), rationale=None)], ["standard"])

@@ -101,7 +101,7 @@ def test_packages_that_are_absent_are_named(tmp_path: Path, monkeypatch: pytest.
 def test_adapters_are_for_trained_models(tmp_path: Path) -> None:
     told = recipe(model={"names": ["t5-tiny"], "lora": {"rank": 2}})
     with pytest.raises(ValueError, match=r"model\.lora with the preset 't5-tiny': expected trained models"):
-        prepare(told, 1, Ledger(), tmp_path)
+        prepare(told, told.arms, 1, Ledger(), tmp_path)
 
 
 def test_a_name_is_part_of_a_files() -> None:

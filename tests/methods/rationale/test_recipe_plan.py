@@ -154,15 +154,15 @@ def test_rates_are_chosen_cell_by_cell(ground: Any, tuned: Any) -> None:
     assert {cell.fraction: setting.rate for (cell, _), setting in found.settings.items()} == {0.5: 1e-2, 1.0: 1e-3}
 
 
-def test_a_part_without_a_reason_is_refused_before_anything_is_run(ground: Any, tuned: Any) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"fractions": [0.5, 0.5000001]}, {"model": {"names": ["models/a", "models-a"]}}],
+    ids=["fractions", "models"],
+)
+def test_runs_that_would_share_a_folder_are_refused(ground: Any, tuned: Any, changes: dict[str, Any]) -> None:
     ran = tuned(lambda _: 0.5)
-    made = ground(arms=["standard", "two-task"], fractions=[0.1, 1.0], tuning={"learning_rates": [1e-3, 1e-2]})
-    task = made.tasks["chains"]
-    drawn = task.drawn(0.1, 1)
-    train = [replace(one, rationale=None) if place in drawn else one for place, one in enumerate(task.train)]
-    made.tasks["chains"] = replace(task, train=train)
-    said = r"^chains, 2 examples \(10 %\), seed 1: fewer than 1 of them have a reason, for two-task: take a larger"
-    with pytest.raises(ValueError, match=said):
+    made = ground(arms=["standard", "two-task"], tuning={"learning_rates": [1e-3, 1e-2]}, **changes)
+    with pytest.raises(ValueError, match=r"^the runs of .*, and of .*, would have one folder: leave one out"):
         plan(made, Ledger(), Path("nowhere"))
     assert ran == []
 

@@ -340,6 +340,25 @@ def test_what_of_the_data_reaches_no_student_is_told() -> None:
     assert not any("have a reason" in note or "are cut" in note for note in notes)
 
 
+def test_what_the_teachers_labels_stand_in_for_is_told() -> None:
+    made = ground(fractions=[0.5, 1.0])
+    task = made.tasks["chains"]
+    made.tasks["chains"] = replace(task, train=[replace(one, label=None) for one in task.train[:30]] + task.train[30:])
+    cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]
+    done = report("r", outcomes(SIMPLE, cells), chosen(cells), made, ASKED)
+    said = "chains: 10 of 40 training examples have a gold label; where there is none all arms learn the teacher's."
+    assert said in done.notes
+    assert done.row("20 examples (50 %): two-task")
+    assert done.scatters[0].x == "examples"
+
+
+def test_seeds_that_go_on_from_the_same_weights_are_told() -> None:
+    made, says = ground(), "All seeds of a model go on from the same weights"
+    assert not any(says in note for note in report("r", outcomes(SIMPLE), chosen(), made, ASKED).notes)
+    made.starts["t5-tiny"] = replace(made.starts["t5-tiny"], folder=Path("base"))
+    assert any(says in note for note in report("r", outcomes(SIMPLE), chosen(), made, ASKED).notes)
+
+
 # several cells
 
 

@@ -61,6 +61,24 @@ def test_of_several_lambdas_each_arm_that_has_one_gets_its_own(curve, tmp_path):
     assert any(note.startswith("λ of two-task: ") for note in report.read(tmp_path / "out").notes)
 
 
+def test_its_student_reads_rows_as_it_was_trained(call, rows_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 1)
+    rows_file(
+        [
+            {"about": row["text"], **{name: row[name] for name in ("label", "rationale")}, "may": [*DIGITS]}
+            for row in ROWS
+        ]
+    )
+    words = (*PLAIN[: -2 * len(DIGITS)], "--fractions", "1", "--column", "about", "--options", "may")
+    done = call("curve", tmp_path / "data.jsonl", "--out", tmp_path / "out", *words)
+    assert done.code == 0, done.err
+    kept = json.loads((tmp_path / "out" / "checkpoint" / "form.json").read_text())
+    assert (kept["columns"], kept["options"]) == (["about"], "may")
+    told = call("predict", tmp_path / "out", tmp_path / "data.jsonl")
+    assert told.code == 0, told.err
+    assert {json.loads(line)["student_label"] for line in told.out.splitlines()} <= {*DIGITS}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -10,8 +10,8 @@ import pytest
 from shoestring.data.tokenizers import byte_tokenizer
 from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.lessons import Taught
+from shoestring.methods.rationale.remembered import remember
 from shoestring.methods.rationale.student import Student
-from shoestring.methods.rationale.tools_student import remember
 from shoestring.models import presets
 
 OPTIONS = ("yes", "no")

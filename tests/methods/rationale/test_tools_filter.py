@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from shoestring.methods.rationale import datasets
+from shoestring.methods.rationale.tools_form import Said
+
 TOLD = {"agreement": None, "told": False}
 ROWS = [
     {"text": "2+2", "label": "4", "rationale": "Two and two are four.", "teacher_label": "4", **TOLD},
@@ -56,6 +59,9 @@ def test_reasons_in_a_column_of_ones_own(call, rows_file, tmp_path, read_rows):
     assert done.code == 0, done.err
     assert read_rows(tmp_path / "f.jsonl")[0]["rationale"] is None
     assert "warning: no reason is left" in done.err
+    # who names the column again, as the card says, reads what is left of it
+    form = Said(rationale="why", teacher_label="says").form_of(tmp_path / "f.jsonl")
+    assert datasets.read(tmp_path / "f.jsonl", form)[0].rationale is None
 
 
 def test_the_papers_own_files(call, rows_file, tmp_path, read_rows):
@@ -115,3 +121,13 @@ def test_data_without_reasons(call, rows_file, tmp_path):
     found = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", "--agrees")
     assert found.code == 2
     assert "no column of reasons" in found.err
+
+
+def test_a_file_that_no_filter_wrote_is_not_written_over(filtered, tmp_path):
+    (tmp_path / "f.jsonl").write_text('{"mine": 1}\n')
+    done = filtered("--agrees")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "it holds what no filter wrote: give another name, or delete it" in done.err
+    assert (tmp_path / "f.jsonl").read_text() == '{"mine": 1}\n'
+    (tmp_path / "f.jsonl").unlink()
+    assert filtered("--agrees").code == filtered("--leak").code == 0

@@ -15,8 +15,8 @@ from shoestring.data.tokenizers import byte_tokenizer
 from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.lessons import Taught, Way
+from shoestring.methods.rationale.remembered import remember
 from shoestring.methods.rationale.student import Student
-from shoestring.methods.rationale.tools_student import remember
 from shoestring.models import seq2seq
 
 OPTIONS = ("yes", "no")
@@ -63,6 +63,27 @@ def test_to_standard_output_with_gold_labels(call, student, rows_file, tmp_path)
     assert [row["probability"] for row in found] == [None] * 5
     assert "reason" not in found[0]
     assert "of 5 as the gold label (" in done.err
+
+
+@pytest.mark.parametrize("name", ["student_label", "probability", "reason"])
+def test_what_a_row_has_already_is_not_written_over(call, student, rows_file, tmp_path, name):
+    rows_file([ROWS[0], {**ROWS[1], name: "mine"}])
+    words = ("predict", student, tmp_path / "data.jsonl", "--out", tmp_path / "y.jsonl")
+    done = call(*words, "--reasons")
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert f"data.jsonl:2: column {name!r} would be written over: rename it, or leave it out" in done.err
+    assert not (tmp_path / "y.jsonl").exists()
+    assert call(*words).code == (0 if name == "reason" else 2)
+
+
+def test_a_file_that_no_student_wrote_is_not_written_over(call, student, rows_file, tmp_path, read_rows):
+    rows_file(ROWS)
+    (tmp_path / "y.jsonl").write_text('{"mine": 1}\n')
+    words = ("predict", student, tmp_path / "data.jsonl", "--out", tmp_path / "y.jsonl")
+    assert "it holds what no prediction wrote" in call(*words).err
+    assert read_rows(tmp_path / "y.jsonl") == [{"mine": 1}]
+    (tmp_path / "y.jsonl").unlink()
+    assert call(*words).code == call(*words).code == 0
 
 
 def test_long_texts_are_cut_and_counted(call, student, rows_file, tmp_path):

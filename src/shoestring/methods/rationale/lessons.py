@@ -94,11 +94,12 @@ class Taught:
 def lessons(examples: Sequence[Example], way: Way, wording: Wording) -> dict[str, list[Lesson]]:
     """What each task is taught, by task; examples that lack what a task needs are left out of it, as is a blank reason.
 
-    standard      the gold label
+    standard      the label
     distilled     the teacher's label (standard task distillation)
-    two-task      the gold label, or the teacher's where there is none; and, as a task apart, the teacher's reason
+    two-task      the label; and, as a task apart, the teacher's reason
     single-task   reason and label in one text
     informed      the label, of a text with the teacher's reason beside it: the reason is needed at prediction too
+    The label is the gold one, or the teacher's where there is none: ways differ in the reasons alone.
     Hsieh et al. 2023, sections 3 and 4; "informed" is after their PINTO-tuning, without its counterfactual loss.
     Raises ValueError where it is another way, or a task has nothing to learn from.
     """
@@ -132,8 +133,6 @@ def check_way(way: str) -> None:
 
 
 def _answer(example: Example, way: Way) -> str | None:
-    if way == "standard":
-        return example.label
     return example.teacher_label if way == "distilled" or example.label is None else example.label
 
 

@@ -24,7 +24,7 @@ def run(recipe: Recipe, ledger: Ledger, out: Path, name: str = "recipe") -> Repo
     """
     runs = len(recipe.arms) * len(recipe.seeds) * len(recipe.fractions)
     with ledger.phase("prepare"):
-        ground = prepare(recipe, runs, ledger, out)
+        ground = prepare(recipe, recipe.arms, runs, ledger, out)
     asked = Cost(teacher_tokens=ledger.total("prepare/teacher").teacher_tokens)
     chosen = plan(ground, ledger, out)
     arms = finals(ground, chosen)

@@ -21,6 +21,7 @@ from shoestring.methods.rationale.recipe_ground import WORDING, Ground
 from shoestring.methods.rationale.recipe_lessons import cost_of_labels, lessons_of, unanswered, way_of
 from shoestring.methods.rationale.recipe_schema import INFORMED
 from shoestring.methods.rationale.recipe_watch import EVALUATE, SAVE, TRAIN, Watch, accuracy, own
+from shoestring.methods.rationale.remembered import remember
 from shoestring.methods.rationale.stream import Lessons
 from shoestring.methods.rationale.student import Student
 from shoestring.methods.rationale.write import NotFiniteError
@@ -189,6 +190,7 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
         adapted = recipe.model.lora is not None and ground.starts[arm.model].folder is not None
         kept = replace(taught, model=lora.merged(language_model(taught.model))) if adapted else taught
         kept.save(folder / "student")
+        remember(task.form, folder / "student")
     outcome.ledger = ledger.state_dict()
     return outcome
 

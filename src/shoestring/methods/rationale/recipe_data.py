@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from shoestring import files
 from shoestring.methods.rationale import datasets, labels
-from shoestring.methods.rationale.chains import Shape, chains
+from shoestring.methods.rationale.chains import DIGITS, Shape, chains
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.recipe_schema import HUMAN, INFORMED, DataSet, Recipe
 
@@ -27,6 +27,7 @@ TITLES = {"cqa": "CQA", "svamp": "SVAMP", "esnli": "e-SNLI", "anli": "ANLI"}
 class Task:
     """One set.
 
+    form     how rows become its texts
     train    with the teacher's answers; human, the same examples with people's reasons, where there are any
     dev      to choose by; test, to report: neither is ever trained on
     steps    of a run
@@ -42,6 +43,7 @@ class Task:
     human: list[Example] | None = None
     known: int = 0
     again: tuple[int, int] = (0, 0)
+    form: datasets.Form = field(default_factory=datasets.Form)
 
     @property
     def guessed(self) -> float:
@@ -55,6 +57,11 @@ class Task:
         """The labels that every example may have; none where they differ."""
         every = {example.options for example in (*self.train, *self.dev, *self.test)}
         return next(iter(every)) if len(every) == 1 else ()
+
+    @property
+    def counted(self) -> str:
+        """What its examples are counted as."""
+        return "labels" if all(example.label is not None for example in self.train) else "examples"
 
     def drawn(self, fraction: float, seed: int) -> list[int]:
         """Which of the train part a run sees: each seed has an order, of which it is the first so many."""
@@ -70,7 +77,7 @@ def of_sets(recipe: Recipe) -> list[Task]:
 def of_chains(recipe: Recipe, taught: Sequence[Example]) -> Task:
     """The task of chains, of which the teacher has been asked about those to train on."""
     dev, test = held_out_chains(recipe)
-    return Task(CHAINS, list(taught), dev, test, recipe.steps)
+    return Task(CHAINS, list(taught), dev, test, recipe.steps, form=datasets.Form(options=DIGITS))
 
 
 def untaught_chains(recipe: Recipe) -> list[Example]:
@@ -141,6 +148,7 @@ def _task(recipe: Recipe, one: DataSet) -> Task:
         human,
         known,
         (again[DEV], again[TEST]),
+        form,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from shoestring.methods.rationale.lessons import LABEL, RATIONALE, Way, Wording,
 from shoestring.methods.rationale.loss import written
 from shoestring.methods.rationale.recipe_base import SPENT, Pretraining
 from shoestring.methods.rationale.recipe_data import Task, fingerprints, of_chains, of_sets
+from shoestring.methods.rationale.recipe_lessons import check_lessons
 from shoestring.methods.rationale.recipe_models import family, preset, slug
 from shoestring.methods.rationale.recipe_models import folder as folder_of
 from shoestring.methods.rationale.recipe_schema import Recipe, is_preset
@@ -78,11 +79,12 @@ class Ground:
         return model
 
 
-def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
+def prepare(recipe: Recipe, arms: Sequence[str], runs: int, ledger: Ledger, out: Path) -> Ground:
     """Ask the teacher, make the tokenizer, train the bases, choose how to compute; all is kept for a resumed run.
 
-    runs  how many there will be, which may go side by side
-    Raises ValueError where `out` was begun on data, or a model, that has changed since.
+    arms  that will be run; runs, how many there will be, which may go side by side
+    Raises ValueError where `out` was begun on data, or a model, that has changed since, and where an arm would have
+    nothing to learn.
     """
     compute = recipe.compute
     made_here = [name for name in recipe.model.names if is_preset(name)]
@@ -102,6 +104,7 @@ def prepare(recipe: Recipe, runs: int, ledger: Ledger, out: Path) -> Ground:
                 with ledger.phase("teacher"):
                     teach(recipe, ledger, out)
         found = of_sets(recipe) if recipe.chains is None else [of_chains(recipe, datasets.read(out / TAUGHT, _TAUGHT))]
+        check_lessons(recipe, found, arms)
         made = out / "tokenizer"
         if here.rank == 0 and made_here and not made.exists():
             _tokenizer(recipe, found).save_pretrained(made)
@@ -174,10 +177,10 @@ def _source(name: str) -> str:
 
 def _batch(recipe: Recipe, task: Task, coder: Coder) -> Batch:
     """A batch of reasons, the longer of the two tasks' (of labels where there are no reasons)."""
-    reasoned = [example for example in task.train if example.rationale and (example.label or example.teacher_label)]
-    labelled = [example for example in task.train if example.label]
-    way: Way = "two-task" if reasoned else "standard" if labelled else "distilled"
-    made = lessons((reasoned or labelled or task.train)[: 4 * recipe.batch], way, WORDING)
+    labelled = [example for example in task.train if example.label or example.teacher_label]
+    reasoned = [example for example in labelled if example.rationale]
+    way: Way = "two-task" if reasoned else "standard"
+    made = lessons((reasoned or labelled)[: 4 * recipe.batch], way, WORDING)
     chosen = (made.get(RATIONALE) or made[LABEL])[: max(1, recipe.batch // recipe.compute.processes)]
     return batch(coder.pairs(chosen), coder.family, coder.end)
 

@@ -7,7 +7,7 @@ from itertools import product
 
 from shoestring.methods.rationale import filters
 from shoestring.methods.rationale.examples import Example
-from shoestring.methods.rationale.lessons import REASONED, Way, shuffled
+from shoestring.methods.rationale.lessons import Way, Wording, lessons, shuffled
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_schema import (
     AGREEING,
@@ -44,21 +44,19 @@ def lessons_of(arm: str, task: Task, places: Sequence[int], seed: int) -> list[E
     return found
 
 
-def check_reasons(recipe: Recipe, tasks: Iterable[Task]) -> None:
-    """Raise ValueError where a run would have no reason to learn from. Of a seed, what fewer labels are drawn stands
-    among those of more."""
+def check_lessons(recipe: Recipe, tasks: Iterable[Task], arms: Iterable[str]) -> None:
+    """Raise ValueError where a run would have nothing to learn. Of a seed, what fewer labels are drawn stands among
+    those of more."""
     least = min(recipe.fractions)
-    seeds = (*recipe.tuning.seeds, *recipe.seeds)
-    for task, seed, arm in product(tasks, seeds, recipe.arms):
-        if way_of(arm) in REASONED:
-            places = task.drawn(least, seed)
-            source = task.human if arm == HUMAN and task.human is not None else task.train
-            needed = 2 if arm == SHUFFLED else 1
-            if sum(source[place].rationale is not None for place in places) < needed:
-                raise ValueError(
-                    f"{task.name}, {len(places):,} examples ({100 * least:.3g} %), seed {seed}: fewer than {needed} of "
-                    f"them have a reason, for {arm}: take a larger fraction, or get more reasons"
-                )
+    for task, seed, arm in product(tasks, (*recipe.tuning.seeds, *recipe.seeds), arms):
+        places = task.drawn(least, seed)
+        try:
+            lessons(lessons_of(arm, task, places, seed), way_of(arm), Wording())
+        except ValueError as error:
+            raise ValueError(
+                f"{task.name}, {len(places):,} examples ({100 * least:.3g} %), seed {seed}, {arm}: {error}; take a "
+                "larger fraction, give more, or leave the arm out"
+            ) from None
 
 
 def unanswered(examples: Sequence[Example]) -> list[Example]:

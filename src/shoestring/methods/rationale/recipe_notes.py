@@ -35,6 +35,7 @@ def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str
     yield from _taught(ground)
     yield from _arms(found, chosen, ground)
     yield from _rates(chosen, ground, title)
+    yield from _seeds(ground)
     yield from _ended(found)
     sizes = ", ".join(f"{len(task.dev):,} ({task.name})" for task in ground.tasks.values())
     yield f"Dev, by which all arms are chosen, holds {sizes} labelled examples, which are in no row's cost."
@@ -118,6 +119,12 @@ def _taught(ground: Ground) -> Iterator[str]:
     """How much of what there is reaches the students: examples without a reason, and what is cut."""
     coders = {start.tokenizer: ground.coder(name) for name, start in ground.starts.items()}
     for task in ground.tasks.values():
+        gold = sum(example.label is not None for example in task.train)
+        if gold < len(task.train):
+            yield (
+                f"{task.name}: {gold:,} of {len(task.train):,} training examples have a gold label; where there is "
+                "none all arms learn the teacher's."
+            )
         given = sum(example.rationale is not None for example in task.train)
         if given < len(task.train):
             yield f"{task.name}: {given:,} of {len(task.train):,} training examples have a reason of the teacher."
@@ -172,6 +179,12 @@ def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterat
     if len(weights) > 1:
         yield f"{TWO_TASK} had λ to choose as well, and so {len(weights)} times as many settings to try as {STANDARD}."
     yield "Of settings as good the first was taken; the runs they were chosen by are in no row's cost."
+
+
+def _seeds(ground: Ground) -> Iterator[str]:
+    """What does not differ from seed to seed."""
+    if any(start.folder is not None for start in ground.starts.values()):
+        yield "All seeds of a model go on from the same weights: ± is of the examples that are drawn, and their order."
 
 
 def _ended(found: Found) -> Iterator[str]:

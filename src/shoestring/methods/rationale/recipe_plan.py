@@ -19,7 +19,6 @@ from shoestring.cost.flops import StepFlops
 from shoestring.methods.rationale.loss import scaled
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome, finished, follow, stream
 from shoestring.methods.rationale.recipe_ground import Ground
-from shoestring.methods.rationale.recipe_lessons import check_reasons
 from shoestring.methods.rationale.recipe_schema import MATCHED, STANDARD, TWO_TASK
 from shoestring.methods.rationale.recipe_setting import Setting, folder_of, settings_of
 from shoestring.train.side_by_side import Job, side_by_side
@@ -55,11 +54,10 @@ def cells(ground: Ground) -> list[Cell]:
 
 
 def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
-    """Choose each arm's setting, cell by cell, at seeds that no row is of. Raises ValueError where a run would have no
-    reason to learn from."""
-    found, recipe = Plan(), ground.recipe
-    check_reasons(recipe, ground.tasks.values())
-    every = cells(ground)
+    """Choose each arm's setting, cell by cell, at seeds that no row is of. Raises ValueError where two runs would have
+    one folder."""
+    found, recipe, every = Plan(), ground.recipe, cells(ground)
+    _check_apart([(cell, arm) for cell, arm in product(every, recipe.arms)])
     if MATCHED in recipe.arms:
         with ledger.phase("probe"):
             for name in recipe.model.names:
@@ -121,9 +119,8 @@ def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, setting: Setting, 
     if name == MATCHED:
         steps = round(steps * chosen.longer[cell])
         every = -(-steps // looks)
-    slug = "-".join(f"{cell.model}-{cell.task}-{cell.fraction:g}-{name}".replace(",", "").replace("/", "-").split())
     return Arm(
-        f"{before}{slug}-seed{seed}",
+        f"{before}{_slug(cell, name)}-seed{seed}",
         *cell,
         name,
         *setting,
@@ -131,6 +128,19 @@ def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, setting: Setting, 
         steps,
         every,
     )
+
+
+def _slug(cell: Cell, name: str) -> str:
+    return "-".join(f"{cell.model}-{cell.task}-{cell.fraction:g}-{name}".replace(",", "").replace("/", "-").split())
+
+
+def _check_apart(every: Sequence[tuple[Cell, str]]) -> None:
+    known: dict[str, Cell] = {}
+    for cell, name in every:
+        other = known.setdefault(_slug(cell, name), cell)
+        if other is not cell:
+            one, two = (f"{some.model}, {some.task}, fraction {some.fraction!r}" for some in (other, cell))
+            raise ValueError(f"the runs of {one}, and of {two}, would have one folder: leave one out, or rename it")
 
 
 def _longer(ground: Ground, every: Sequence[Cell]) -> dict[Cell, float]:

@@ -78,7 +78,8 @@ def title(cell: Cell, ground: Ground) -> str:
     if len(ground.tasks) > 1:
         parts.append(cell.task)
     if len(recipe.fractions) > 1:
-        parts.append(f"{_count(cell, ground):,} labels ({100 * cell.fraction:.3g} %)")
+        counted = ground.tasks[cell.task].counted
+        parts.append(f"{_count(cell, ground):,} {counted} ({100 * cell.fraction:.3g} %)")
     if len(recipe.model.names) > 1:
         parts.append(cell.model)
     return ", ".join(parts)
@@ -126,8 +127,9 @@ def _pictures(found: Found, ground: Ground) -> Iterator[Scatter]:
                     continue
                 points = _dots(cells, ground, lambda cell: float(_count(cell, ground)))
                 name = f"{task}, {model}" if len(recipe.model.names) > 1 else task
-                says = f"Test accuracy on {name} against the number of labels, by arm."
-                yield Scatter(name, "labels", "test accuracy against labels, %", points, says, joined=True)
+                counted = ground.tasks[task].counted
+                says = f"Test accuracy on {name} against the number of {counted}, by arm."
+                yield Scatter(name, counted, f"test accuracy against {counted}, %", points, says, joined=True)
     if len(recipe.model.names) > 1:
         most = max(recipe.fractions)
         for task in ground.tasks:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shoestring.methods.rationale.tools_form import Column, Expression, FormName, Label, Option, Options, Said
-from shoestring.methods.rationale.tools_out import check_file
+from shoestring.methods.rationale.tools_out import check_file, check_own
 
 INCOMPLETE, INTERRUPTED = 3, 130  # exit codes where rows are left without an answer
 
@@ -73,10 +73,11 @@ def ask(
     130: the same, by Ctrl-C. 2: nothing was written.
     """
     from shoestring.methods.rationale import tools_asked, tools_asked_report
+    from shoestring.methods.rationale.datasets import KEPT
 
     kept = answers or out.with_suffix(".sqlite")
     check_file(out, ".jsonl", data, kept)
-    tools_asked_report.check_own(out)
+    check_own(out, {"teacher", *KEPT}, "asking")
     check_file(kept, kept.suffix, data, option="--answers")
     wanted = tools_asked.Wanted(
         data=data,

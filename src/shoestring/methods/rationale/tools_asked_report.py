@@ -11,7 +11,6 @@ from typing import Any
 
 from shoestring.methods.rationale import ask, datasets, labels, rows
 from shoestring.methods.rationale.ask import Read
-from shoestring.methods.rationale.datasets import KEPT
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.parse import PROBLEMS, Parsed
 from shoestring.methods.rationale.tools_asked import WRITTEN, Found
@@ -38,18 +37,6 @@ def leave(found: Found, out: Path, licence: str | None) -> None:
     if found.read.answered and not whole:
         what = "warning: no answer could be read: make the prompt's `parse` fit what the teacher writes"
         print(what, file=sys.stderr)
-
-
-def check_own(out: Path) -> None:
-    """Raise ValueError where a file is there that an earlier asking did not write: it would be lost."""
-    if not out.exists() or not out.stat().st_size:
-        return
-    try:
-        own = {"teacher", *KEPT} <= set(next(rows.read(out)).cells)
-    except (ValueError, StopIteration):
-        own = False
-    if not own:
-        raise ValueError(f"--out {out}: it holds what no asking wrote: give another name, or delete it")
 
 
 def answered(read: Read, samples: int, licence: str | None) -> Iterator[Example]:

@@ -26,8 +26,9 @@ def export(
     """
     check_file(onnx, ".onnx", option="--onnx")
     from shoestring.methods.rationale.exporting import export as export_graphs
+    from shoestring.methods.rationale.remembered import noted, remembered
     from shoestring.methods.rationale.student import Student
-    from shoestring.methods.rationale.tools_student import folder_of, noted, remembered
+    from shoestring.methods.rationale.tools_student import folder_of
 
     folder = folder_of(student)
     form = remembered(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,7 @@ from shoestring.methods.rationale.tools_form import (
     TeacherLabel,
     check_reasons,
 )
-from shoestring.methods.rationale.tools_out import check_file
+from shoestring.methods.rationale.tools_out import check_file, check_own
 
 if TYPE_CHECKING:
     from shoestring.methods.rationale.examples import Example
@@ -72,6 +73,7 @@ def filter_rows(
     from shoestring.methods.rationale import datasets, filters, rows
 
     check_file(out, ".jsonl", data)
+    check_own(out, datasets.KEPT, "filter")
     chosen = _chosen(agrees, consistent, leak or leak_remove, leak_remove, length, duplicates)
     said = Said(form, column, label, option, options, expression, rationale, teacher_label)
     found = said.form_of(data)
@@ -80,12 +82,17 @@ def filter_rows(
     if agrees:
         _check_labels(data, examples)
     done = filters.apply(examples, list(chosen), drop.value, chosen)
-    datasets.write(out, done.examples)
+    datasets.write(out, [_rewritten(example, found.rationale) for example in done.examples])
     typer.echo(done.table())
     left = sum(example.rationale is not None for example in done.examples)
     typer.echo(f"{out}: {len(done.examples):,} of {rows.counted(len(examples))}, {left:,} with a reason")
     if not left:
         typer.echo("warning: no reason is left: loosen a filter", err=True)
+
+
+def _rewritten(example: Example, column: str | None) -> Example:
+    """With what is left of its reason in the column that it came from too: who names that again reads the same."""
+    return example if column is None else replace(example, record={**example.record, column: example.rationale})
 
 
 def _check_labels(data: Path, examples: Sequence[Example]) -> None:

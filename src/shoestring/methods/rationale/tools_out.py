@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from shoestring.methods.rationale import rows
 
 
 def check_file(out: Path, suffix: str, *inputs: Path, option: str = "--out") -> None:
@@ -20,6 +22,18 @@ def check_file(out: Path, suffix: str, *inputs: Path, option: str = "--out") -> 
     _check_above(out, option)
     if out.exists() and not os.access(out, os.W_OK):
         raise ValueError(f"{option} {out}: it cannot be written: give another")
+
+
+def check_own(out: Path, columns: Collection[str], maker: str) -> None:
+    """Raise ValueError where a file is there whose rows are not such as a command writes: it would be lost."""
+    if not out.exists() or not out.stat().st_size:
+        return
+    try:
+        own = set(columns) <= set(next(rows.read(out)).cells)
+    except (ValueError, StopIteration):
+        own = False
+    if not own:
+        raise ValueError(f"--out {out}: it holds what no {maker} wrote: give another name, or delete it")
 
 
 def check_folder(out: Path, option: str = "--out") -> None:

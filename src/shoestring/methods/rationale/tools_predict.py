@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shoestring.methods.rationale.tools_form import Column, Expression, FormName, Option, Options, Said
-from shoestring.methods.rationale.tools_out import check_file, leaving_no_folder
+from shoestring.methods.rationale.tools_out import check_file, check_own, leaving_no_folder
 
 _Student = Annotated[
     Path, typer.Argument(help="The folder of a student, or of a finished run; or the .onnx that export wrote.")
@@ -44,6 +44,8 @@ def predict(
         check_file(out, ".jsonl", *([Path(data)] if data != "-" else []))
     from shoestring.methods.rationale import tools_predicted
 
+    if out is not None:
+        check_own(out, tools_predicted.written(reasons), "prediction")
     said = Said(form, column, label, option, options, expression)
     with leaving_no_folder(out or Path("-")):
         asking = tools_predicted.Asking(student, said, batch, reasons, free)

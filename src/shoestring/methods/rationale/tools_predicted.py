@@ -102,6 +102,9 @@ class Asking:
 
     def _examples(self, read: Iterable[Row], form: Form) -> Iterator[Example]:
         for row in read:
+            for name in written(self._reasons):
+                if name in row.cells:
+                    raise ValueError(f"{row.place}: column {name!r} would be written over: rename it, or leave it out")
             found = datasets.example(row, form)
             # it learnt from reasons that do not tell the answer
             yield filters.apply([found], ["leak"]).examples[0]
@@ -121,10 +124,14 @@ class Asking:
         counts.cut += sum(len(ids) > self.room for ids in whole)
 
 
+def written(reasons: bool) -> tuple[str, ...]:
+    """The columns that a student's answer adds to a row."""
+    return ("student_label", "probability", *(["reason"] if reasons else []))
+
+
 def _told(answer: Answer, reasons: bool) -> dict[str, str | float | None]:
     probability = None if answer.probability is None else round(answer.probability, 6)
-    found: dict[str, str | float | None] = {"student_label": answer.label, "probability": probability}
-    return {**found, "reason": answer.reason} if reasons else found
+    return dict(zip(written(reasons), (answer.label, probability, answer.reason), strict=False))
 
 
 def _lines(stream: Iterable[bytes]) -> Iterator[Row]:

@@ -13,7 +13,6 @@ from shoestring import config, files
 from shoestring.cost import Cost, Ledger
 from shoestring.evaluate import outcome
 from shoestring.methods.rationale import tools_recipe
-from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.lessons import KEPT as TAUGHT
 from shoestring.methods.rationale.lessons import REASONED
 from shoestring.methods.rationale.recipe_arm import Arm, Outcome
@@ -25,7 +24,6 @@ from shoestring.methods.rationale.recipe_setting import Setting, folder_of, sett
 from shoestring.methods.rationale.rows import FORM
 from shoestring.methods.rationale.tools_form import Said, check_reasons
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
-from shoestring.methods.rationale.tools_student import remember
 from shoestring.models import folders
 
 WORK, SUMMARY = "training", "summary.json"  # within a student's folder
@@ -129,7 +127,7 @@ class Training(config.Recipe):
             raise ValueError(f"{out}: holds files that are no training of this command: give another --out")
         with leaving_nothing_begun(work), outcome.opened(work, config.dump(self)):
             settings = settings_of(self.recipe(), self.way)
-            ground = prepare(self.recipe(), len(settings), ledger, work)
+            ground = prepare(self.recipe(), [self.way], len(settings), ledger, work)
             arms = {one: self._arm(ground, one, folder_of(one, settings)) for one in settings}
             found = outcomes_of(ground, [*arms.values()], ledger, work)
             outcomes = {setting: found[arm] for setting, arm in arms.items()}
@@ -154,7 +152,6 @@ class Training(config.Recipe):
                 raise ValueError(
                     f"{out}: the student is gone: delete {trained.folder(trained.best)}, and it is trained anew"
                 )
-            remember(Form(**self.columns.model_dump()), source)
             last = (FORM, TAUGHT)
             for path in sorted(source.iterdir(), key=lambda path: (path.name in last, path.name == TAUGHT)):
                 path.replace(out / path.name)
