@@ -114,13 +114,13 @@ def without(whole: Task, places: Sequence[int], **lacking: Any) -> Task:
 @pytest.mark.parametrize(
     ("arm", "lacking", "said"),
     [
-        ("two-task", {"rationale": None}, "two-task: no example has a rationale"),
-        ("two-task", {"label": None, "teacher_label": None}, "two-task: no example has a label"),
-        ("standard", {"label": None, "teacher_label": None}, "standard: no example has a label"),
-        ("distilled", {"teacher_label": None}, "distilled: no example has a label"),
-        ("two-task, agreeing reasons", {"teacher_label": "neither"}, "two-task: no example has a rationale"),
+        ("two-task", {"rationale": None}, "no example has a rationale"),
+        ("two-task", {"label": None, "teacher_label": None}, "no example has a label"),
+        ("standard", {"label": None, "teacher_label": None}, "no example has a label"),
+        ("distilled", {"teacher_label": None}, "no example has a label"),
+        ("two-task, agreeing reasons", {"teacher_label": "neither"}, "no example has a rationale"),
         ("two-task, shuffled reasons", {"rationale": None}, "0 reasons cannot be shuffled"),
-        ("informed", {"rationale": "The answer is yes."}, "informed: no example has a label and a rationale"),
+        ("informed", {"rationale": "The answer is yes."}, "no example has a label and a rationale"),
     ],
     ids=lambda value: value if isinstance(value, str) and len(value) < 30 else "",
 )

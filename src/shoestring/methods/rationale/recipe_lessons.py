@@ -53,9 +53,10 @@ def check_lessons(recipe: Recipe, tasks: Iterable[Task], arms: Iterable[str]) ->
         try:
             lessons(lessons_of(arm, task, places, seed), way_of(arm), Wording())
         except ValueError as error:
+            drawn = f"{task.name}, {len(places):,} examples ({100 * least:.3g} %), seed {seed}"
+            lacking = str(error).removeprefix(f"{way_of(arm)}: ")
             raise ValueError(
-                f"{task.name}, {len(places):,} examples ({100 * least:.3g} %), seed {seed}, {arm}: {error}; take a "
-                "larger fraction, give more, or leave the arm out"
+                f"{drawn}, {arm}: {lacking}; take a larger fraction, give more, or leave the arm out"
             ) from None
 
 
