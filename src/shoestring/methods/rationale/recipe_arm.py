@@ -190,7 +190,8 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
         adapted = recipe.model.lora is not None and ground.starts[arm.model].folder is not None
         kept = replace(taught, model=lora.merged(language_model(taught.model))) if adapted else taught
         kept.save(folder / "student")
-        remember(task.form, folder / "student")
+        if runtime.current().rank == 0:
+            remember(task.form, folder / "student")
     outcome.ledger = ledger.state_dict()
     return outcome
 

@@ -139,7 +139,7 @@ def _arms(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:
         times = [chosen.longer[cell] for cell in found]
         shown = number(min(times)) if len(times) == 1 else f"{number(min(times))} to {number(max(times))}"
         spent = [_flops(arms[MATCHED]) / _flops(arms[TWO_TASK]) for arms in found.values() if MATCHED in arms]
-        took = f"{min(spent):.0%}" if len(spent) == 1 else f"{min(spent):.0%} to {max(spent):.0%}"
+        took = " to ".join(dict.fromkeys(f"{part:.0%}" for part in (min(spent), max(spent))))
         yield f"{MATCHED}: {shown} times the steps of {STANDARD} at most; it took {took} of the FLOPs of {TWO_TASK}."
     if SHUFFLED in names:
         yield f"{SHUFFLED}: each example has the reason of another; what gain is left is not of what reasons say."
@@ -184,7 +184,7 @@ def _rates(chosen: Plan, ground: Ground, title: Callable[[Cell], str]) -> Iterat
 def _seeds(ground: Ground) -> Iterator[str]:
     """What does not differ from seed to seed."""
     if any(start.folder is not None for start in ground.starts.values()):
-        yield "All seeds of a model go on from the same weights: ± is of the examples that are drawn, and their order."
+        yield "All seeds of a model go on from the same weights, of which ± says nothing."
 
 
 def _ended(found: Found) -> Iterator[str]:

@@ -20,6 +20,7 @@ def noted(form: Form) -> dict[str, Any]:
 
 
 def remember(form: Form, folder: Path) -> None:
+    """Keep a form in a student's folder, whole or not at all."""
     files.replace(folder / FORM, json.dumps(noted(form), ensure_ascii=False, indent=1) + "\n")
 
 

@@ -26,6 +26,7 @@ from shoestring.methods.rationale.recipe_schema import (
 )
 from shoestring.methods.rationale.tools_form import Said, check_reasons
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
+from shoestring.methods.rationale.tools_train import MODEL
 
 SHORT = {
     "standard": STANDARD,
@@ -42,7 +43,7 @@ SHORT = {
 
 def recipe(given: Mapping[str, Any]) -> Recipe:
     """The experiment, by the command's options. Raises ValueError, naming the option, where one is none."""
-    form, models = Said.of(given).form_of(given["data"]), tuple(given["model"] or ["t5-3m"])
+    form, models = Said.of(given).form_of(given["data"]), tuple(given["model"] or [MODEL])
     chosen = [part.strip() for part in given["arms"].split(",")]
     for name in chosen:
         if name not in SHORT:

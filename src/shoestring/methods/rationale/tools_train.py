@@ -20,6 +20,8 @@ from shoestring.methods.rationale.tools_form import (
 )
 from shoestring.methods.rationale.tools_out import check_folder, leaving_no_folder
 
+MODEL = "neox-1m"  # a decoder: of what the recipe `sizes` measured, encoder-decoders from scratch learnt nothing
+
 
 class Way(StrEnum):
     two_task = "two-task"
@@ -68,8 +70,8 @@ def train(
     data: Data,
     out: Annotated[Path, typer.Option(help="The student's folder, which `from_pretrained` loads too.")],
     model: Annotated[
-        str, typer.Option(help="A preset (t5-tiny … t5-8m, neox-1m …), a folder, a Hub name, or a .gguf.")
-    ] = "t5-3m",
+        str, typer.Option(help="A preset (neox-tiny … neox-12m, t5-tiny … t5-8m), a folder, a Hub name, or a .gguf.")
+    ] = MODEL,
     way: Annotated[Way, typer.Option(help="What is taught; two-task is the paper's.")] = Way.two_task,
     weight: Weights = None,
     mode: ModeOption = Mode.mixed,

@@ -147,8 +147,8 @@ class Attempts:
                 self._fails(item, str(refused))
                 if len(self.failed) >= _REFUSED and not self.answers:
                     raise ValueError(
-                        f"{refused}: none of the first {len(self.failed):,} questions was answered: is it the model, "
-                        "or a parameter of the request, that the server does not take?"
+                        f"{refused}: none of the first {len(self.failed):,} questions was answered: is it the key, the "
+                        "model, or a parameter of the request, that the server does not take?"
                     ) from None
 
     async def _one(self, item: _Open) -> None:

@@ -55,7 +55,7 @@ class Endpoint:
         self._proxy = _proxy(self.url)
         self._session: ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._pending, self._answered = 0, False
+        self._pending = 0
 
     async def complete(self, question: Question, parameters: Parameters, key: str) -> Reply:
         """The reply to one attempt; `key` goes along, so that a server that heeds it charges a repeated one once."""
@@ -71,7 +71,6 @@ class Endpoint:
             ) as response:
                 if response.status != 200:
                     raise await self._failure(response)
-                self._answered = True
                 body = await response.read()
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
             raise ValueError(
@@ -142,9 +141,7 @@ class Endpoint:
         if status in _AGAIN or status >= 500:
             wait = retry_after(response.headers.get("Retry-After")) if status in (429, 503) else None
             return Unanswered(f"{self.url}: {told}", wait=wait, maybe=status in _DOUBTFUL)
-        if status == 403 and self._answered:
-            return Refused(told)  # the key is good: what this question asks is not liked
-        if status in (401, 403):
+        if status == 401:
             mend = (
                 "set OPENAI_API_KEY to a key of this server" if not self._key else "is the API key one of this server?"
             )
@@ -159,7 +156,7 @@ class Endpoint:
             return ValueError(
                 f"{self.url} has no model {self.model!r}, or is no such server ({told}): are URL and name right?"
             )
-        return Refused(told)
+        return Refused(told)  # also by 403, which some hosts send for what their moderation flags
 
 
 def _reason(error: Exception) -> str:
