@@ -482,6 +482,15 @@ def test_pictures_of_labels_and_of_size(several: tuple[Report, Ground]) -> None:
     assert report("r", outcomes(SIMPLE), chosen(), ground(), ASKED).scatters == ()
 
 
+def test_sizes_of_two_families_are_not_joined() -> None:
+    made = ground(model={"names": ["t5-tiny", "neox-1m"]}, arms=list(SIMPLE))
+    made.starts["neox-1m"] = replace(made.starts["neox-1m"], name="neox-1m", family="decoder")
+    cells = [Cell(name, "chains", 1.0) for name in made.recipe.model.names]
+    done = report("r", outcomes(SIMPLE, cells), chosen(cells), made, ASKED)
+    assert [one.title for one in done.scatters] == ["chains, encoder-decoder", "chains, decoder"]
+    assert [len(one.points) for one in done.scatters] == [4, 4]
+
+
 def test_a_diverged_arm_is_left_out_of_its_cell_alone() -> None:
     made = ground(fractions=[0.5, 1.0], arms=list(SIMPLE))
     cells = [Cell("t5-tiny", "chains", part) for part in (0.5, 1.0)]

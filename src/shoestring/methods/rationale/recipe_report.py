@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import product
 from statistics import fmean
 
 from shoestring.cost import Cost
@@ -132,13 +133,19 @@ def _pictures(found: Found, ground: Ground) -> Iterator[Scatter]:
                 yield Scatter(name, counted, f"test accuracy against {counted}, %", points, says, joined=True)
     if len(recipe.model.names) > 1:
         most = max(recipe.fractions)
-        for task in ground.tasks:
-            cells = {cell: arms for cell, arms in found.items() if (cell.task, cell.fraction) == (task, most)}
+        families = {name: start.family for name, start in ground.starts.items()}  # sizes of two are not one line
+        for task, family in product(ground.tasks, dict.fromkeys(families.values())):
+            cells = {
+                cell: arms
+                for cell, arms in found.items()
+                if (cell.task, cell.fraction, families[cell.model]) == (task, most, family)
+            }
             if not cells:
                 continue
             points = _dots(cells, ground, lambda cell: ground.sizes[cell.model] / 1e6)
-            says = f"Test accuracy on {task} against the student's parameters, by arm."
-            yield Scatter(task, "million parameters", "test accuracy against size, %", points, says, joined=True)
+            name = f"{task}, {family}" if len({*families.values()}) > 1 else task
+            says = f"Test accuracy on {name} against the student's parameters, by arm."
+            yield Scatter(name, "million parameters", "test accuracy against size, %", points, says, joined=True)
 
 
 def _dots(cells: Found, ground: Ground, x: Callable[[Cell], float]) -> tuple[tuple[str, float, float], ...]:
