@@ -59,6 +59,21 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(call, student, tmp_path, w
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
+@pytest.mark.parametrize("name", ["a.onnx", "a.decoder.onnx"])
+def test_what_no_export_wrote_is_not_written_over(call, student, tmp_path, name):
+    (tmp_path / name).write_bytes(b"a graph of mine")
+    done = call("export", student, "--onnx", tmp_path / "a.onnx")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert f"{tmp_path / name} holds what no export wrote" in done.err
+    assert (tmp_path / name).read_bytes() == b"a graph of mine"
+
+
+def test_an_export_is_written_over_by_the_next(call, student, tmp_path):
+    for _ in range(2):
+        done = call("export", student, "--onnx", tmp_path / "a.onnx")
+        assert done.code == 0, done.err
+
+
 def test_without_onnx(call, student, tmp_path, monkeypatch):
     import sys
 

@@ -79,6 +79,19 @@ def export(student: Student, path: Path, notes: Mapping[str, Any] | None = None,
     return Written([path.with_name(name) for name in reversed(names)], difference)
 
 
+def wrote(path: Path) -> bool:
+    """Whether a file is a graph that `export` wrote. Raises ModuleNotFoundError without onnx."""
+    _needs_onnx()
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        found = onnx.load(path, load_external_data=False)
+    except DecodeError:
+        return False
+    return any(one.key == KEY for one in found.metadata_props)
+
+
 def _write_all(model: Any, family: str, path: Path, told: Mapping[str, Any]) -> None:
     """Graphs of a family, traced on rows of sizes that all differ: each of them may then be any."""
     rows, source, before, after = 3, 7, 5, 2

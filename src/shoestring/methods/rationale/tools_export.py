@@ -25,13 +25,18 @@ def export(
     with torch before they are put in place.
     """
     check_file(onnx, ".onnx", option="--onnx")
+    from shoestring.methods.rationale.exported import decoder_of
     from shoestring.methods.rationale.exporting import export as export_graphs
+    from shoestring.methods.rationale.exporting import wrote
     from shoestring.methods.rationale.remembered import noted, remembered
     from shoestring.methods.rationale.student import Student
     from shoestring.methods.rationale.tools_student import folder_of
 
     folder = folder_of(student)
     form = remembered(folder)
+    for path in (onnx, decoder_of(onnx)):
+        if path.exists() and path.stat().st_size and not wrote(path):
+            raise ValueError(f"--onnx {onnx}: {path} holds what no export wrote: give another name, or delete it")
     with leaving_no_folder(onnx):
         written = export_graphs(Student.load(folder), onnx, {"form": None if form is None else noted(form)}, int8)
     for path in written.files:
