@@ -154,7 +154,7 @@ def test_a_budget_leaves_rows_without_an_answer(ask, served, tmp_path, read_rows
 
 def test_a_budget_for_no_answer_at_all_writes_nothing(ask, tmp_path):
     found = ask(*ASKED, "--budget-tokens", "5")
-    said = "shoestring: nothing was answered: row 1 (n0) may take 2,202 tokens, more than the whole budget"
+    said = "shoestring: nothing was answered: row 1 (n0) may take 2,202 tokens, more than the whole budget: give a larger one"
     assert (found.code, found.err.splitlines()[-1]) == (2, said)
     assert there(tmp_path) == set()
 
@@ -276,7 +276,9 @@ with serving(answer) as server:
 
 
 def test_ctrl_c_keeps_and_writes_what_is_there(rows_file, tmp_path, read_rows):
-    data, out = rows_file(ROWS), tmp_path / "r.jsonl"
+    refused = {**ROWS[0], "premise": "half a character: \ud800"}
+    data, out = rows_file(ROWS[1:]), tmp_path / "r.jsonl"
+    data.write_text(json.dumps(refused) + "\n" + data.read_text())
     server = subprocess.Popen([sys.executable, "-c", SLOW], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         url = server.stdout.readline().strip()
@@ -296,5 +298,6 @@ def test_ctrl_c_keeps_and_writes_what_is_there(rows_file, tmp_path, read_rows):
     assert len(written) == 9
     assert 0 < sum(row["teacher"] is not None for row in written) < 9
     assert written[-1]["problem"] == "no answer: stopped before it was answered"
-    assert json.loads(data.read_text().splitlines()[0]) == ROWS[0]
+    assert written[0]["problem"].startswith("no answer: its text holds half a character")
+    assert json.loads(data.read_text().splitlines()[0]) == refused
     assert out.with_suffix(".sqlite").exists()

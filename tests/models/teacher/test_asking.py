@@ -110,7 +110,7 @@ def test_it_tells_how_far_it_is(store, questions, scripted):
     budget = Budget(price_in=1e5, price_out=0)
     ask(questions(3), teacher, PARAMETERS, store)
     ask(questions(6), teacher, PARAMETERS, store, budget=budget, tell=told.append)
-    assert (told[0], told[-1]) == (Standing(3, 6, 0, 0, 0.0), Standing(6, 6, 0, 45, 3.0))
+    assert (told[0], told[-1]) == (Standing(3, 6, {}, 0, 0.0), Standing(6, 6, {}, 45, 3.0))
     assert [standing.done for standing in told] == [3, 4, 5, 6]
     assert told == sorted(told)
 

@@ -19,7 +19,7 @@ from shoestring.models.teacher.asking import ask
 from shoestring.models.teacher.attempts import Standing
 from shoestring.models.teacher.budget import Budget
 from shoestring.models.teacher.limits import Limits
-from shoestring.models.teacher.words import Parameters, Question, Refused, Reply, Unanswered
+from shoestring.models.teacher.words import Forbidden, Parameters, Question, Refused, Reply, Unanswered
 
 PARAMETERS = Parameters(max_tokens=20)
 FAST = Limits(first_wait=0.001, longest_wait=0.004, attempts=4)
@@ -73,12 +73,27 @@ def test_where_all_are_refused_the_rest_is_not_sent(scripted, store, questions):
 
     teacher = scripted(refusing)
     with pytest.raises(
-        ValueError, match=r"^HTTP 400: no parameter top_p: none of the first 100 questions was answered"
+        ValueError, match=r"^HTTP 400: no parameter top_p: none of 100 questions, one after the other, was answered"
     ):
         ask(questions(300), teacher, PARAMETERS, store, limits=FAST, concurrency=4)
     assert 100 <= len(teacher.sent) < 110
     asked = ask(questions(99), scripted(refusing), PARAMETERS, store, limits=FAST)
     assert len(asked.failed) == 99
+
+
+def test_a_key_that_is_forbidden_under_way_ends_it_and_one_question_that_is_does_not(scripted, store, questions):
+    def answer(question, before):
+        number = int(question.name[1:])
+        if number % 3 == 0 or number >= 60:
+            raise Forbidden("HTTP 403: no")
+        return "yes"
+
+    asked = ask(questions(60), scripted(answer), PARAMETERS, store, limits=FAST, concurrency=1)
+    assert len(asked.failed) == 20
+    teacher = scripted(answer)
+    with pytest.raises(ValueError, match=r"^HTTP 403: no: none of 100 questions, one after the other, was answered"):
+        ask(questions(1000), teacher, PARAMETERS, store, limits=FAST, concurrency=4)
+    assert len(teacher.sent) < 110
 
 
 def test_an_answer_of_no_use_that_the_server_gives_again_is_paid_for_once(scripted, store, questions):
@@ -316,7 +331,26 @@ def test_a_question_too_large_for_the_whole_budget_is_set_aside_and_the_others_a
         asked = ask(questions, teacher, PARAMETERS, store, budget=budget, concurrency=concurrency)
         assert [reply is None for reply in asked.replies] == [n == 3 for n in range(1, 9)]
         assert asked.stopped is None
-        assert re.match(r"row 3 may take 100,\d+ tokens.*, more than the whole budget$", asked.failed["row 3"])
+        assert re.match(
+            r"row 3 may take 100,\d+ tokens.*, more than the whole budget: give a larger one$", asked.failed["row 3"]
+        )
+
+
+def test_a_question_that_is_too_large_by_bytes_alone_is_asked_once_tokens_are_known(scripted, store):
+    shared = "x" * 8000
+    questions = [Question(f"row {n}", (("user", shared + "y" * (3000 if n == 1 else 30)),)) for n in range(1, 4)]
+    counted = {question.name: 2000 + len(question.messages[0][1]) - 8000 for question in questions}
+    teacher = scripted(lambda question, before: Reply("yes", "stop", counted[question.name], 5, "m"))
+    asked = ask(questions, teacher, PARAMETERS, store, budget=Budget(tokens=10_000))
+    assert None not in asked.replies
+    asked = ask(questions[:1], teacher, replace(PARAMETERS, seed=1), store, budget=Budget(tokens=10_000))
+    assert asked.failed.keys() == {"row 1"}, "alone, nothing is known of it"
+
+
+def test_a_budget_that_lost_attempts_used_up_says_how_they_ended(scripted, store, questions):
+    teacher = scripted(raising(Unanswered("HTTP 502", maybe=True)))
+    asked = ask(questions(3), teacher, PARAMETERS, store, limits=FAST, budget=Budget(tokens=700), concurrency=1)
+    assert re.match(r"the budget is spent \(.*; the last that was lost: HTTP 502\): ", asked.stopped or "")
 
 
 def test_a_budget_of_nothing_asks_nothing(scripted, store, questions):

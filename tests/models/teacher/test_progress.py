@@ -23,7 +23,7 @@ def test_lines_come_at_the_beginning_every_half_minute_and_at_the_end():
     with watching(Console(file=screen), "rationales", clock) as tell:
         for second in range(101):
             clock.now = float(second)
-            tell(Standing(100 + second * 10, 1100, 0, second * 1000, 0.0))
+            tell(Standing(100 + second * 10, 1100, {}, second * 1000, 0.0))
     assert screen.getvalue().splitlines() == [
         "rationales: 100 of 1,100, 0 tokens, beginning",
         "rationales: 400 of 1,100, 30,000 tokens, 70 s left",
@@ -36,22 +36,22 @@ def test_lines_come_at_the_beginning_every_half_minute_and_at_the_end():
 def test_money_is_said_where_there_are_prices():
     screen = io.StringIO()
     with watching(Console(file=screen)) as tell:
-        tell(Standing(3, 3, 0, 1500, 0.0123456))
+        tell(Standing(3, 3, {}, 1500, 0.0123456))
     assert screen.getvalue() == "asking: 3 of 3, 1,500 tokens for 0.01235, done\n"
 
 
 def test_what_failed_is_said_the_moment_it_does():
     screen = io.StringIO()
     with watching(Console(file=screen)) as tell:
-        tell(Standing(1, 1, 1, 0, 0.0))
+        tell(Standing(1, 1, {"q": "no"}, 0, 0.0))
     assert screen.getvalue() == "asking: 1 of 1, 1 failed, 0 tokens, done\n"
 
 
 def test_a_terminal_gets_a_bar():
     screen = io.StringIO()
     with watching(Console(file=screen, force_terminal=True, width=120), "rationales") as tell:
-        tell(Standing(0, 4, 0, 0, 0.0))
-        tell(Standing(4, 4, 1, 1500, 0.0))
+        tell(Standing(0, 4, {}, 0, 0.0))
+        tell(Standing(4, 4, {"q": "no"}, 1500, 0.0))
     assert "rationales" in screen.getvalue()
     assert "4/4" in screen.getvalue()
     assert "1 failed, 1,500 tokens, done" in screen.getvalue()

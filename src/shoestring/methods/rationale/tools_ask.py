@@ -93,5 +93,5 @@ def ask(
     found = wanted.asked(tools_asked.Source(teacher, model, length_field), pace, kept)
     tools_asked_report.leave(found, out, licence)
     if found.left:
-        print(f"shoestring: {found.left}; the same command goes on", file=sys.stderr)
+        print(f"shoestring: {found.left}", file=sys.stderr)
         raise SystemExit(INTERRUPTED if found.interrupted else INCOMPLETE)

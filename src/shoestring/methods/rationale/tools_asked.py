@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -116,11 +116,12 @@ class Wanted:
         examples, budget, limits = self.examples(), pace.budget, pace.limits
         teacher, at_once = source.opened(pace.concurrency)
         since, paid, interrupted = time.monotonic(), (0, 0.0), False
+        failed: Mapping[str, str] = {}
         with leaving_no_folder(kept), _store(kept) as store, watching() as shown:
 
             def tell(standing: Standing) -> None:
-                nonlocal paid
-                paid = standing.tokens, standing.money
+                nonlocal paid, failed
+                paid, failed = (standing.tokens, standing.money), standing.failed
                 shown(standing)
 
             try:
@@ -128,7 +129,8 @@ class Wanted:
             except KeyboardInterrupt:
                 interrupted = True
                 read = self._ask(examples, teacher, store, budget=replace(budget, tokens=0))  # asks nothing more
-                read = replace(read, asked=replace(read.asked, stopped="stopped before it was answered"))
+                asked = replace(read.asked, stopped="stopped before it was answered", failed=dict(failed))
+                read = replace(read, asked=asked)
             if not read.answered:
                 reason = next(iter(read.asked.failed.values()), None) or read.asked.stopped
                 spent = f" ({paid[0]:,} tokens were paid)" if paid[0] else ""
@@ -179,8 +181,10 @@ def _left(read: Read, interrupted: bool) -> str | None:
         return None
     count = f"{missing:,} of {len(read.asked.replies):,} questions are left without an answer"
     if interrupted:
-        return f"stopped: {count}"
-    return read.asked.stopped or f"{next(iter(read.asked.failed.values()))}: {count}"
+        return f"stopped: {count}; the same command goes on"
+    if read.asked.stopped:
+        return f"{read.asked.stopped}; the same command goes on"
+    return f"{next(iter(read.asked.failed.values()))}: {count}; the same command asks them again"
 
 
 @contextmanager

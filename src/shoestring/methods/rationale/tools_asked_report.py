@@ -100,7 +100,7 @@ def _lines(found: Found) -> Iterator[tuple[str, str]]:
     for problem, count in read.problems.items():
         yield problem, f"{count:,}"
     if asked.failed:
-        yield "refused, or no answer after several attempts", f"{len(asked.failed):,}"
+        yield "refused, too large, or no answer after several attempts", f"{len(asked.failed):,}"
     gold = [one for one in read.examples if one.label is not None and one.teacher_label is not None]
     if gold:
         alike = sum(labels.same(str(one.label), str(one.teacher_label), one.options, one.expression) for one in gold)

@@ -16,25 +16,26 @@ from shoestring.models.teacher.bounds import Bounds
 from shoestring.models.teacher.budget import Budget, Purse, Taken
 from shoestring.models.teacher.limits import Gate, Limits
 from shoestring.models.teacher.sending import Sending
-from shoestring.models.teacher.words import Parameters, Question, Refused, Reply, Teacher, Unanswered
+from shoestring.models.teacher.words import Forbidden, Parameters, Question, Refused, Reply, Teacher, Unanswered
 
 # seconds between two requests at first, and at most: those sent together come back together, each time, and wait for
 # each other. Later it is half of what would spread all in flight evenly over the time of an answer
 _APART, _FARTHEST = 0.001, 0.002
-_REFUSED = 100  # questions refused or given up, and none answered: it is none of theirs
+_REFUSED = 100  # questions refused, and none answered at all, or forbidden one after the other: it is none of theirs
 _DOWN = 10  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
 
 
 class Standing(NamedTuple):
     """How far asking is.
 
-    done           questions answered, now or before, and given up, of `total`; failed, those that were given up
+    done           questions answered, now or before, and given up, of `total`
+    failed         why questions were given up, by their names
     tokens, money  paid in this call
     """
 
     done: int
     total: int
-    failed: int
+    failed: Mapping[str, str]
     tokens: int
     money: float
 
@@ -49,6 +50,7 @@ class _Open:
     failures  attempts that failed
     waits     attempts that the server put off, while it answered nobody since `since`
     began     when it was first sent
+    later     whether it was put behind the others already
     """
 
     key: str
@@ -57,6 +59,7 @@ class _Open:
     waits: int = 0
     since: float = -math.inf
     began: float = math.inf
+    later: bool = False
 
 
 class Attempts:
@@ -92,7 +95,9 @@ class Attempts:
             self._bounds.learn(questions[key], answers[key].prompt_tokens)
         self._workers: list[asyncio.Task[None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
-        self._stopping, self._answered, self._given_up = False, -math.inf, 0
+        self._stopping, self._answered, self._given_up, self._forbidden = False, -math.inf, 0, 0
+        self._reasons: dict[str, str] = {}
+        self._lost = ""  # how the last attempt of unknown fate ended
         self._grace: asyncio.TimerHandle | None = None
         self._error: BaseException | None = None
         self._why = ""
@@ -145,10 +150,11 @@ class Attempts:
                 await self._one(item)
             except Refused as refused:
                 self._fails(item, str(refused))
-                if len(self.failed) >= _REFUSED and not self.answers:
+                self._forbidden = self._forbidden + 1 if isinstance(refused, Forbidden) else 0
+                if self._forbidden >= _REFUSED or (len(self.failed) >= _REFUSED and not self.answers):
                     raise ValueError(
-                        f"{refused}: none of the first {len(self.failed):,} questions was answered: is it the key, the "
-                        "model, or a parameter of the request, that the server does not take?"
+                        f"{refused}: none of {_REFUSED} questions, one after the other, was answered: is it the key, "
+                        "the model, or a parameter of the request, that the server does not take?"
                     ) from None
 
     async def _one(self, item: _Open) -> None:
@@ -164,6 +170,7 @@ class Attempts:
                 reply, kept = await self._sending.attempt(item.key, item.question, most, correct)
             except Unanswered as unanswered:
                 failure = unanswered
+                self._lost = str(failure) if failure.maybe else self._lost
                 if failure.paid is not None:
                     self._tell()
             else:
@@ -192,11 +199,18 @@ class Attempts:
             held = await self.purse.hold(most, alone)
             if held is None:
                 needed = most()
-                if self.purse.budget.never_fits(needed):
-                    self._fails(item, f"{item.question.name} {self.purse.need(needed)}, more than the whole budget")
-                    return None
-                self._why = self._why or f"the budget is spent (the next question {self.purse.need(needed)}): "
-                self._stop()
+                if not self.purse.budget.never_fits(needed):
+                    lost = f"; the last that was lost: {self._lost}" if self._lost else ""
+                    self._why = (
+                        self._why or f"the budget is spent (the next question {self.purse.need(needed)}{lost}): "
+                    )
+                    self._stop()
+                elif self._left and not self._bounds.known and not item.later:
+                    item.later = True  # when more is known of what prompts take, it may fit
+                    self._left.append(item)
+                else:
+                    need = self.purse.need(needed)
+                    self._fails(item, f"{item.question.name} {need}, more than the whole budget: give a larger one")
                 return None
             try:
                 return held, await self._gate.passed(held.tokens)
@@ -222,11 +236,11 @@ class Attempts:
     async def _keeps(self, kept: asyncio.Future[None], item: _Open, reply: Reply) -> None:
         await kept
         self.answers[item.key] = reply
-        self._answered, self._given_up = time.monotonic(), 0
+        self._answered, self._given_up, self._forbidden = time.monotonic(), 0, 0
         self._tell()
 
     def _fails(self, item: _Open, reason: str) -> None:
-        self.failed[item.key] = reason
+        self.failed[item.key] = self._reasons[item.question.name] = reason
         self._tell()
 
     def _gives_up(self, item: _Open, failure: Unanswered) -> bool:
@@ -276,6 +290,6 @@ class Attempts:
 
     def _tell(self) -> None:
         if self._say is not None:
-            spent, failed = self.purse.spent, len(self.failed)
+            spent, done = self.purse.spent, len(self.answers) + len(self.failed)
             money = self.purse.budget.cost(spent)
-            self._say(Standing(len(self.answers) + failed, self._count, failed, spent.tokens, money))
+            self._say(Standing(done, self._count, self._reasons, spent.tokens, money))

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from shoestring.models.teacher.limits import retry_after
 from shoestring.models.teacher.replies import read, words_of
-from shoestring.models.teacher.words import Parameters, Question, Refused, Reply, Unanswered
+from shoestring.models.teacher.words import Forbidden, Parameters, Question, Refused, Reply, Unanswered
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -156,7 +156,7 @@ class Endpoint:
             return ValueError(
                 f"{self.url} has no model {self.model!r}, or is no such server ({told}): are URL and name right?"
             )
-        return Refused(told)  # also by 403, which some hosts send for what their moderation flags
+        return Forbidden(told) if status == 403 else Refused(told)  # by some hosts what their moderation flags
 
 
 def _reason(error: Exception) -> str:

@@ -21,8 +21,8 @@ class Limits:
     first_wait, longest_wait                seconds before the second attempt, doubled each time up to the longest
     longest_pause                           seconds a server may ask everybody to wait before asking is given up
     patience                                seconds that a server may put everybody off and answer nobody
-    grace                                   seconds that what is in flight is waited for once asking is to stop; as long
-                                            as an endpoint waits for an answer, since what is dropped may be paid for
+    grace                                   seconds that what is in flight is waited for once asking is to stop: no less
+                                            than the teacher's own time-out, since what is dropped may be paid for
     """
 
     requests_per_minute: float | None = None

@@ -60,7 +60,7 @@ def _lines(screen: Console, what: str, left: Callable[[int, int], str], clock: C
 
 
 def _cost(standing: Standing) -> str:
-    failed = f"{standing.failed:,} failed, " if standing.failed else ""
+    failed = f"{len(standing.failed):,} failed, " if standing.failed else ""
     return f"{failed}{standing.tokens:,} tokens" + (f" for {standing.money:.4g}" if standing.money else "")
 
 

@@ -114,6 +114,10 @@ class Refused(Exception):  # noqa: N818
     """This question will not be answered, however often it is asked."""
 
 
+class Forbidden(Refused):
+    """The server forbids it: for what the question says, or to this account."""
+
+
 def key(question: Question, model: str, parameters: Parameters) -> str:
     """SHA-256 over all that makes an answer: the model, the messages, how it samples and which sample it is."""
     described = {
