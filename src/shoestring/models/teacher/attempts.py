@@ -201,9 +201,8 @@ class Attempts:
                 needed = most()
                 if not self.purse.budget.never_fits(needed):
                     lost = f"; the last that was lost: {self._lost}" if self._lost else ""
-                    self._why = (
-                        self._why or f"the budget is spent (the next question {self.purse.need(needed)}{lost}): "
-                    )
+                    need = f"the next question {self.purse.need(needed)}{lost}"
+                    self._why = self._why or f"the budget is spent ({need}): "
                     self._stop()
                 elif self._left and not self._bounds.known and not item.later:
                     item.later = True  # when more is known of what prompts take, it may fit
