@@ -77,6 +77,13 @@ def test_a_folder_that_holds_something_else_is_left_as_it_is(tmp_path: Path) -> 
     assert [there.name for there in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_what_a_kill_or_the_system_left_is_nothing(tmp_path: Path) -> None:
+    for name in ("recipe.yaml.partial", ".DS_Store"):
+        (tmp_path / name).write_text("steps: ")
+    with outcome.opened(tmp_path, RECIPE):
+        assert (tmp_path / "recipe.yaml").read_text() == RECIPE
+
+
 def test_results_whose_recipe_is_gone_are_not_gone_on_with(tmp_path: Path) -> None:
     with outcome.opened(tmp_path, RECIPE):
         (tmp_path / "runs").mkdir()

@@ -25,6 +25,7 @@ Found = TypeVar("Found", bound="DataclassInstance")
 _FREE = ("compute.workers", "compute.save_seconds", "workers")
 _LOCK = ".lock"
 _RECIPE = "recipe.yaml"
+_NOBODYS = (_LOCK, f"{_RECIPE}.partial", ".DS_Store", "lost+found")  # a kill left them, or a system
 
 
 @contextmanager
@@ -101,7 +102,7 @@ def _same(path: Path, recipe: str) -> None:
 
 def _refuse_strange(folder: Path) -> None:
     """Raise ValueError where something else filled a folder."""
-    names = sorted(there.name for there in folder.iterdir() if there.name != _LOCK)
+    names = sorted(there.name for there in folder.iterdir() if there.name not in _NOBODYS)
     if names and _RECIPE not in names:
         raise ValueError(f"{folder}: it holds {names[0]!r} and no run: give another --out, or an empty folder")
 

@@ -196,6 +196,8 @@ def test_names_that_are_refused(tmp_path: Path) -> None:
 
 
 def test_braces_are_harmless(tmp_path: Path) -> None:
+    for harmless in ('Mail: {{subject}} :} then give {"a": {"b": 1}}', r"Mail: $x={{1}\over 2}$ of {{subject}}"):
+        prompts_reading.load(write(tmp_path, question=harmless))
     question = 'Mail: { {{subject}} } as {"a": {"b": {"c": 1}}} and a }{ b'
     prompt = prompts_reading.load(write(tmp_path, question=question))
     ((_, sent),) = prompts.messages(prompt, Example("x", record={"subject": "{{S}}"}))
@@ -208,6 +210,8 @@ def test_braces_are_harmless(tmp_path: Path) -> None:
         ("question", "Mail: {{subject}} {{topic} Why?", "'{{topic} Why?'"),
         ("question", "Mail: {{subject}} for {topic}} Why?", "for {topic}}'"),
         ("question", "Mail: {{subject}}}}", "…}}'"),
+        ("question", "Mail: {{subject}} of {{my-topic}}", "'{{my-topic}}'"),
+        ("question", "Mail: {{subject}} {{text} {x} {text}}", "{x} {text}}'"),
         ("question", "Mail: {{ {{subject}} }}", "'{{ … }}'"),
         ("instruction", "Of {{one-sided, say", "'{{one-sided, say'"),
     ],

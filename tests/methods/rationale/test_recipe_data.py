@@ -16,7 +16,7 @@ from shoestring.methods.rationale.chains import DIGITS, solve
 from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.encode import Pair
 from shoestring.methods.rationale.examples import Example
-from shoestring.methods.rationale.lessons import LABEL
+from shoestring.methods.rationale.lessons import LABEL, Wording, lessons
 from shoestring.methods.rationale.recipe_data import (
     Task,
     fingerprints,
@@ -159,6 +159,24 @@ def test_one_file_makes_three_parts_that_share_nothing(name: str, written: Calla
         )
     else:
         assert task.human is None
+
+
+@pytest.mark.parametrize("unlabelled", [False, True])
+def test_people_bring_reasons_and_no_labels(unlabelled: bool, tmp_path: Path, written: Callable[..., str]) -> None:
+    """Where some or no labels are looked at, the arm of people's reasons learns the same labels as the others."""
+    rows = [{**nli(place), "label": nli(place)["label"] if place % 3 else None} for place in range(60)]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    others = {"dev": written("esnli", 60, 100, "dev"), "test": written("esnli", 60, 200, "test")}
+    told = {"form": "esnli", "train": str(tmp_path / "train.jsonl"), **others, "unlabelled": unlabelled}
+    (task,) = of_sets(recipe(sets=[told]))
+    places = [*range(len(task.train))]
+    found = [
+        lessons(lessons_of(arm, task, places, 0), "two-task", Wording())[LABEL]
+        for arm in ("two-task", "two-task, human reasons")
+    ]
+    assert found[0] == found[1]
+    assert len(found[0]) == 60
+    assert all(one.label is None for one in task.human or []) is unlabelled
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -87,7 +87,7 @@ def test_what_an_arm_is_and_needs(arm: str, way: str, needs: bool, labels: int) 
 # what cannot be learned is refused before anything is run
 
 
-def told(arms: list[str]) -> Recipe:
+def told(arms: list[str], learning_rates: Sequence[float] = (1e-3,)) -> Recipe:
     return config.check(
         {
             "sets": [{"form": "esnli", "train": "a", "test": "b"}],
@@ -100,7 +100,7 @@ def told(arms: list[str]) -> Recipe:
             "patience": 2,
             "held_out": [2, 2],
             "seeds": [0, 1],
-            "tuning": {"seeds": [100], "learning_rates": [1e-3]},
+            "tuning": {"seeds": [100], "learning_rates": learning_rates},
         },
         Recipe,
         "here",
@@ -131,6 +131,14 @@ def test_an_arm_that_could_learn_nothing(arm: str, lacking: dict[str, Any], said
     few = without(whole, whole.drawn(0.1, 1), **lacking)
     with pytest.raises(ValueError, match=rf"^T, 4 examples \(10 %\), seed 1, {arm}: {said}.*; take a larger fraction"):
         check_lessons(recipe, [few], [arm])
+
+
+def test_seeds_that_nothing_is_chosen_at_are_not_missed() -> None:
+    whole = task()
+    few = without(whole, whole.drawn(0.1, 100), rationale=None)
+    check_lessons(told(["standard", "two-task"]), [few], ["two-task"])
+    with pytest.raises(ValueError, match=r"seed 100, two-task: no example has a rationale"):
+        check_lessons(told(["standard", "two-task"], [1e-3, 2e-3]), [few], ["two-task"])
 
 
 def test_arms_that_are_not_run_are_not_missed() -> None:

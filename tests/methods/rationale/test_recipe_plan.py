@@ -234,16 +234,19 @@ def spent(made: Ground, arm: Arm) -> float:
 @pytest.mark.parametrize("preset", ["t5-tiny", "neox-tiny"])
 @pytest.mark.parametrize("changes", [{}, {"lessons": {"tokens": [48, 32], "parts": 2}}, {"batch": 8, "steps": 37}])
 def test_the_matched_twin_takes_as_many_flops_within_a_step(preset: str, changes: dict[str, Any], ground: Any) -> None:
-    made = ground(preset, seeds=[0], **changes)
+    made = ground(preset, seeds=[0, 1, 2], **changes)
     found = plan(made, Ledger(), Path("nowhere"))
     (times,) = found.longer.values()
     assert times > 1
-    arms = {arm.name: arm for arm in finals(made, found)}
-    standard, matched, two_task = (spent(made, arms[name]) for name in ARMS)
-    one = standard / arms["standard"].steps
-    assert abs(matched - two_task) <= one
-    assert abs(standard - two_task) > one
-    assert matched / standard == pytest.approx(times, abs=0.5 / arms["standard"].steps + 1e-9)
+    arms = {(arm.name, arm.seed): arm for arm in finals(made, found)}
+    over = []
+    for seed in (0, 1, 2):
+        standard, matched, two_task = (spent(made, arms[name, seed]) for name in ARMS)
+        one = standard / arms["standard", seed].steps
+        assert abs(standard - two_task) > one
+        over.append((matched - two_task) / one)
+    assert min(over) > -1e-6, "of no seed less"
+    assert min(over) < 1.5
 
 
 def test_where_no_formula_fits_it_is_counted(ground: Any) -> None:

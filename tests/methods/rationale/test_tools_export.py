@@ -6,26 +6,35 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import PreTrainedModel
 
 from shoestring.data.tokenizers import byte_tokenizer
 from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.lessons import Taught
 from shoestring.methods.rationale.remembered import remember
 from shoestring.methods.rationale.student import Student
-from shoestring.models import presets
+from shoestring.models import presets, seq2seq
 
 OPTIONS = ("yes", "no")
+
+
+def saved(model: PreTrainedModel, folder: Path) -> Path:
+    taught = Taught("standard", options=OPTIONS, source_tokens=64, target_tokens=32)
+    Student.of(model, byte_tokenizer(), taught).save(folder)
+    remember(Form(("question",), options=OPTIONS), folder)
+    return folder
 
 
 @pytest.fixture
 def student(tmp_path) -> Path:
     shape = {"num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
-    model = presets.build(presets.configuration("neox-tiny", 257, 128, **shape), 0)
-    Student.of(model, byte_tokenizer(), Taught("standard", options=OPTIONS, source_tokens=64, target_tokens=32)).save(
-        tmp_path / "s"
-    )
-    remember(Form(("question",), options=OPTIONS), tmp_path / "s")
-    return tmp_path / "s"
+    return saved(presets.build(presets.configuration("neox-tiny", 257, 128, **shape), 0), tmp_path / "s")
+
+
+@pytest.fixture
+def encoding(tmp_path) -> Path:
+    shape = {"num_layers": 1, "d_model": 32, "num_heads": 2, "d_kv": 8, "d_ff": 48}
+    return saved(seq2seq.build(seq2seq.configuration("t5-tiny", 257, **shape), 0), tmp_path / "s")
 
 
 def test_predict_answers_by_the_graphs(call, student, rows_file, tmp_path):
@@ -59,18 +68,31 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(call, student, tmp_path, w
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
-@pytest.mark.parametrize("name", ["a.onnx", "a.decoder.onnx"])
-def test_what_no_export_wrote_is_not_written_over(call, student, tmp_path, name):
+@pytest.mark.parametrize(
+    ("kind", "name", "kept"),
+    [("student", "a.onnx", True), ("student", "a.decoder.onnx", False), ("encoding", "a.decoder.onnx", True)],
+)
+def test_what_no_export_wrote_is_not_written_over(call, request, tmp_path, kind, name, kept):
+    """Nor does it stand in the way where it would not be."""
+    folder = request.getfixturevalue(kind)
     (tmp_path / name).write_bytes(b"a graph of mine")
-    done = call("export", student, "--onnx", tmp_path / "a.onnx")
-    assert (done.code, done.err.count("\n")) == (2, 1)
-    assert f"{tmp_path / name} holds what no export wrote" in done.err
+    done = call("export", folder, "--onnx", tmp_path / "a.onnx")
     assert (tmp_path / name).read_bytes() == b"a graph of mine"
+    assert (done.code, done.err.count("\n")) == ((2, 1) if kept else (0, 0))
+    assert (f"{tmp_path / name} holds what no export wrote" in done.err) is kept
 
 
-def test_an_export_is_written_over_by_the_next(call, student, tmp_path):
+def test_a_folder_stands_where_a_graph_would_go(call, encoding, tmp_path):
+    (tmp_path / "a.decoder.onnx").mkdir()
+    done = call("export", encoding, "--onnx", tmp_path / "a.onnx")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("kind", ["student", "encoding"])
+def test_an_export_is_written_over_by_the_next(call, request, tmp_path, kind):
+    folder = request.getfixturevalue(kind)
     for _ in range(2):
-        done = call("export", student, "--onnx", tmp_path / "a.onnx")
+        done = call("export", folder, "--onnx", tmp_path / "a.onnx")
         assert done.code == 0, done.err
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from shoestring.methods.rationale import datasets
@@ -28,7 +30,8 @@ def test_each_filter_by_its_option(filtered, tmp_path, read_rows):
     assert done.code == 0, done.err
     left = read_rows(tmp_path / "f.jsonl")
     assert [row["rationale"] for row in left] == ["Two and two are four.", None, None, None, None]
-    assert left[1] == {**ROWS[1], "rationale": None}
+    through = {"filtered_by": ["agrees", "consistent", "leak", "length", "duplicates"]}
+    assert left[1] == {**ROWS[1], "rationale": None, **through}
     words = [line.split()[:3] for line in done.out.splitlines() if line.split()[0] in ("agrees", "consistent", "leak")]
     assert words == [["agrees", "4", "1"], ["consistent", "1", "1"], ["leak", "2", "1"]]
     assert "gold '5', teacher '6': Two and three are [/six]." in done.out
@@ -49,7 +52,7 @@ def test_what_was_filtered_is_filtered_again(filtered, call, tmp_path, read_rows
     filtered("--agrees")
     again = call("filter", tmp_path / "f.jsonl", "--out", tmp_path / "g.jsonl", "--length", "2:9")
     assert again.code == 0
-    assert read_rows(tmp_path / "g.jsonl")[4] == {**ROWS[4], "rationale": None}
+    assert read_rows(tmp_path / "g.jsonl")[4] == {**ROWS[4], "rationale": None, "filtered_by": ["agrees", "length"]}
 
 
 def test_reasons_in_a_column_of_ones_own(call, rows_file, tmp_path, read_rows):
@@ -77,6 +80,10 @@ def test_the_papers_own_files(call, rows_file, tmp_path, read_rows):
     assert call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words).code == 0
     left = read_rows(tmp_path / "f.jsonl")[0]
     assert (left["rationale"], left["llm_rationale"]) == ("It is open.", "It is open.")
+    words = ("--form", "esnli", "--length", "4:9")
+    assert call("filter", tmp_path / "f.jsonl", "--out", tmp_path / "g.jsonl", *words).code == 0
+    left = read_rows(tmp_path / "g.jsonl")[0]
+    assert (left["rationale"], left["llm_rationale"]) == (None, None), "a recipe reads the form's own column"
 
 
 @pytest.mark.parametrize(
@@ -129,5 +136,8 @@ def test_a_file_that_no_filter_wrote_is_not_written_over(filtered, tmp_path):
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "it holds what no filter wrote: give another name, or delete it" in done.err
     assert (tmp_path / "f.jsonl").read_text() == '{"mine": 1}\n'
+    asked = "".join(json.dumps({**row, "teacher": "m"}) + "\n" for row in ROWS)
+    (tmp_path / "f.jsonl").write_text(asked)
+    assert "it holds what no filter wrote" in filtered("--agrees").err
     (tmp_path / "f.jsonl").unlink()
     assert filtered("--agrees").code == filtered("--leak").code == 0

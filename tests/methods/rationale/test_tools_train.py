@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from shoestring import runtime
 from shoestring.data.tokenizers import byte_tokenizer
-from shoestring.methods.rationale import recipe_arm
+from shoestring.methods.rationale import recipe_arm, tools_trained
 from shoestring.methods.rationale.chains import DIGITS, Shape, chains, taught
+from shoestring.methods.rationale.recipe_plan import outcomes_of
 from shoestring.methods.rationale.recipe_watch import Watch
 from shoestring.methods.rationale.student import Student
 from shoestring.models import presets, pretrained
@@ -48,15 +49,24 @@ def alike(one: dict, other: dict) -> bool:
     return one.keys() == other.keys() and all(bool((one[name] == other[name]).all()) for name in one)
 
 
-def test_of_several_lambdas_dev_chooses(train, tmp_path):
-    done = train("--weight", 0.1, "--weight", 1, "--steps", 4)
+def test_of_several_lambdas_dev_chooses(train, tmp_path, monkeypatch):
+    def judged(ground, arms, ledger, out):
+        """The lambda that is best on test is worst on dev."""
+        done = outcomes_of(ground, arms, ledger, out)
+        for arm, one in done.items():
+            for point in one.points:
+                point["dev"] = 0.9 if arm.weight == 0.1 else 0.2
+            one.scores["accuracy"] = 0.1 if arm.weight == 0.1 else 0.8
+        return done
+
+    monkeypatch.setattr(tools_trained, "outcomes_of", judged)
+    done = train("--weight", 1, "--weight", 0.1, "--steps", 4)
     assert done.code == 0, done.err
     assert "λ" in done.out
     assert done.out.count("←") == 1
     told = json.loads((tmp_path / "student" / "training" / "summary.json").read_text())
-    dev = {name: max(point["dev"] for point in one["points"]) for name, one in told["outcomes"].items()}
-    assert set(dev) == {"rate0.001-weight0.1", "rate0.001-weight1"}
-    assert dev[f"rate0.001-weight{told['weight']:g}"] == max(dev.values()) == told["dev"]
+    assert set(told["outcomes"]) == {"rate0.001-weight0.1", "rate0.001-weight1"}
+    assert (told["weight"], told["dev"], told["scores"]["accuracy"]) == (0.1, 0.9, 0.1)
 
 
 def test_a_student_comes_of_it(train, call, tmp_path):

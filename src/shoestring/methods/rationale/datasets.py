@@ -15,6 +15,7 @@ from shoestring.methods.rationale.rows import Row
 
 Reasons = Literal["teacher", "human", "none"]
 KEPT = ("rationale", "teacher_label", "agreement", "told")  # what `write` adds to a record
+FILTERED = "filtered_by"  # and `shoestring rationale filter`: the filters that its reason went through
 
 
 @dataclass(frozen=True)

@@ -80,8 +80,12 @@ def export(student: Student, path: Path, notes: Mapping[str, Any] | None = None,
 
 
 def wrote(path: Path) -> bool:
-    """Whether a file is a graph that `export` wrote. Raises ModuleNotFoundError without onnx."""
+    """Whether something is a graph that `export` wrote, or an empty file. Raises ModuleNotFoundError without onnx."""
     _needs_onnx()
+    if not path.is_file():
+        return False
+    if not path.stat().st_size:
+        return True
     import onnx
     from google.protobuf.message import DecodeError
 

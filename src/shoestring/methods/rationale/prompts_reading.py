@@ -15,6 +15,9 @@ FOLDER = Path(__file__).parent / "prompts"
 SHIPPED = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
+# of braces left over: two around what is no word, two before a word, two behind a word in braces, two behind a place
+_BROKEN = r"\{\{[^{}]*\}\}|\{\{\s*(?:WORD)\b.{0,20}|.{0,20}\{\s*(?:WORD)\s*\}\}|\0\s*\}\}"
+
 _TOP = ("name", "instruction", "options", "demonstrations", "question", "answer", "told", "parse", "parameters")
 
 
@@ -126,8 +129,9 @@ def _check(file: str, key: str, template: str, groups: list[set[str]]) -> None:
 def _check_braces(file: str, key: str, template: str) -> None:
     """Refuse what was meant as a place and is none: it would be sent as it stands, and paid for."""
     left = PLACE.sub("\0", template)
-    uneven = left.count("{") != left.count("}")  # those of JSON, which a teacher may be asked for, are even
-    if broken := re.search(r"\{\{.{0,20}", left) or (re.search(r".{0,20}\}\}", left) if uneven else None):
+    # those of JSON and of LaTeX, which a teacher may be asked for, are even, and none is a word's alone
+    words = r"[^\W\d]\w*" if left.count("{") != left.count("}") else "|".join(PLACES)
+    if broken := re.search(_BROKEN.replace("WORD", words), left):
         shown = rows.shown(broken.group().replace("\0", "…"))
         raise ValueError(f"{file}: {key} has braces that are no place, at {shown}: a place is {{{{name}}}}")
 

@@ -28,7 +28,7 @@ class Task:
     """One set.
 
     form     how rows become its texts
-    train    with the teacher's answers; human, the same examples with people's reasons, where there are any
+    train    with the teacher's answers; human, the same with people's reasons in the place of its own, if there are any
     dev      to choose by; test, to report: neither is ever trained on
     steps    of a run
     known    how many texts of test have a premise (a first line) that stands in train too; none is the same whole
@@ -106,7 +106,8 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 def _task(recipe: Recipe, one: DataSet) -> Task:
     form = datasets.form(one.form) if isinstance(one.form, str) else datasets.Form(**one.form.model_dump())
-    read = _read(one.train, replace(form, label=None) if one.unlabelled else form)
+    taught = replace(form, label=None) if one.unlabelled else form
+    read = _read(one.train, taught)
     key = _premise(read)
     parts = [_part(key(example)) for example in read]
     given = {DEV: one.dev, TEST: one.test}
@@ -119,7 +120,8 @@ def _task(recipe: Recipe, one: DataSet) -> Task:
     if HUMAN in recipe.arms:
         if form.human is None:
             raise ValueError(f"{one.train}: no column of people's reasons: leave the arm {HUMAN!r} out, or the set")
-        human = of(_read(one.train, form, "human"), train_parts)
+        people = zip(read, _read(one.train, taught, "human"), strict=True)
+        human = of([replace(given, rationale=person.rationale) for given, person in people], train_parts)
     reasons: datasets.Reasons = "teacher" if INFORMED in recipe.arms else "none"
     # a text that stands in two files would be judged by what was learned by heart
     seen = {example.text for example in read}

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from shoestring.methods.rationale.encode import Coder
 from shoestring.methods.rationale.examples import Example
-from shoestring.methods.rationale.lessons import LABEL, RATIONALE
+from shoestring.methods.rationale.lessons import LABEL, RATIONALE, Way, lessons
 from shoestring.methods.rationale.recipe_ground import WORDING
+from shoestring.methods.rationale.recipe_lessons import unanswered
 
-_LOOKED_AT = 1000  # examples, spread evenly
+_LOOKED_AT = 1000  # of each kind, spread evenly
 _UNCUT = 10**9
+_READ: dict[Way, str] = {"informed": "texts with their reasons"}
+_WRITTEN: dict[tuple[Way, str], str] = {
+    ("two-task", RATIONALE): f"reasons ({RATIONALE} task)",
+    ("single-task", LABEL): "reasons with their labels",
+}
 
 
-def cut(coder: Coder, examples: Sequence[Example], reasons: bool) -> Iterator[str]:
-    """A sentence where texts are cut, and one where reasons are. reasons: whether they are written at all."""
-    some = examples[:: -(-len(examples) // _LOOKED_AT)]
+def cut(coder: Coder, examples: Sequence[Example], ways: Iterable[Way]) -> Iterator[str]:
+    """A sentence for each kind of text that one of the ways has cut: what it reads, and what it is to write."""
     uncut = replace(coder, source_tokens=_UNCUT, target_tokens=_UNCUT)
-    texts = [WORDING.label + example.text for example in some]
-    given = [one.rationale for one in some if one.rationale and reasons]
-    for name, lines, room in (
-        (f"texts ({LABEL} task)", uncut.sources(texts), coder.source_tokens),
-        (f"reasons ({RATIONALE} task)", uncut.targets(given), coder.target_tokens),
-    ):
-        long = sum(len(ids) > room for ids in lines)
+    lengths: dict[tuple[str, int], list[int]] = {}
+    for way in ways:
+        given = unanswered(examples) if way == "informed" else examples
+        try:
+            found = lessons(given, way, WORDING)
+        except ValueError:  # nothing to learn, nothing to cut
+            continue
+        for task, taught in found.items():
+            pairs = uncut.pairs(taught[:: -(-len(taught) // _LOOKED_AT)])
+            read = _READ.get(way, f"texts ({LABEL} task)")
+            written = _WRITTEN.get((way, task), f"labels ({task} task)")
+            lengths.setdefault((read, coder.source_tokens), [len(pair.source) for pair in pairs])
+            lengths.setdefault((written, coder.target_tokens), [len(pair.target) for pair in pairs])
+    for (name, room), every in lengths.items():
+        long = sum(length > room for length in every)
         if long:
-            yield f"{long:,} of {len(lines):,} {name} are longer than {room} tokens and are cut"
+            yield f"{long:,} of {len(every):,} {name} are longer than {room} tokens and are cut"

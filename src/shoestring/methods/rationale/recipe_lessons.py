@@ -48,7 +48,9 @@ def check_lessons(recipe: Recipe, tasks: Iterable[Task], arms: Iterable[str]) ->
     """Raise ValueError where a run would have nothing to learn. Of a seed, what fewer labels are drawn stands among
     those of more."""
     least = min(recipe.fractions)
-    for task, seed, arm in product(tasks, (*recipe.tuning.seeds, *recipe.seeds), arms):
+    tuned = max(len(recipe.tuning.learning_rates), len(recipe.tuning.weights)) > 1
+    seeds = (*recipe.tuning.seeds, *recipe.seeds) if tuned else recipe.seeds
+    for task, seed, arm in product(tasks, seeds, arms):
         places = task.drawn(least, seed)
         try:
             lessons(lessons_of(arm, task, places, seed), way_of(arm), Wording())
@@ -76,5 +78,5 @@ def cost_of_labels(arm: str, examples: Sequence[Example]) -> int:
 
 
 def asks(arm: str) -> bool:
-    """Whether an arm needs the teacher's answers."""
+    """Whether an arm needs the teacher's answers where each example has a gold label."""
     return not arm.startswith(STANDARD) and arm != HUMAN

@@ -15,6 +15,7 @@ from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import Ground
 from shoestring.methods.rationale.recipe_lengths import cut
+from shoestring.methods.rationale.recipe_lessons import way_of
 from shoestring.methods.rationale.recipe_plan import Cell, Plan
 from shoestring.methods.rationale.recipe_schema import AGREEING, INFORMED, MATCHED, SHUFFLED, SINGLE, STANDARD, TWO_TASK
 from shoestring.methods.rationale.recipe_setting import settings_of, wording
@@ -79,7 +80,7 @@ def left_out(task: Task) -> Iterator[str]:
     """Rows that stood in two files."""
     for name, count in zip(("dev", "test"), task.again, strict=True):
         if count:
-            yield f"{count:,} rows of {name} are left out: their texts stand among those to train on, or in dev"
+            yield f"{count:,} rows of {name} are left out: their texts stand in another part too"
 
 
 def _enough(found: Found, ground: Ground) -> Iterator[str]:
@@ -118,6 +119,7 @@ def _teacher(ground: Ground) -> Iterator[str]:
 def _taught(ground: Ground) -> Iterator[str]:
     """How much of what there is reaches the students: examples without a reason, and what is cut."""
     coders = {start.tokenizer: ground.coder(name) for name, start in ground.starts.items()}
+    ways = dict.fromkeys(map(way_of, ground.recipe.arms))
     for task in ground.tasks.values():
         gold = sum(example.label is not None for example in task.train)
         if gold < len(task.train):
@@ -130,7 +132,7 @@ def _taught(ground: Ground) -> Iterator[str]:
             yield f"{task.name}: {given:,} of {len(task.train):,} training examples have a reason of the teacher."
         for folder, coder in coders.items():
             whose = f" by {folder.name}" if len(coders) > 1 else ""
-            yield from (f"{task.name}: {sentence}{whose}." for sentence in cut(coder, task.train, reasons=True))
+            yield from (f"{task.name}: {sentence}{whose}." for sentence in cut(coder, task.train, ways))
 
 
 def _arms(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:
@@ -139,7 +141,7 @@ def _arms(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:
         times = [chosen.longer[cell] for cell in found]
         shown = number(min(times)) if len(times) == 1 else f"{number(min(times))} to {number(max(times))}"
         spent = [_flops(arms[MATCHED]) / _flops(arms[TWO_TASK]) for arms in found.values() if MATCHED in arms]
-        took = " to ".join(dict.fromkeys(f"{part:.0%}" for part in (min(spent), max(spent))))
+        took = " to ".join(dict.fromkeys(f"{part:.1%}" for part in (min(spent), max(spent))))
         yield f"{MATCHED}: {shown} times the steps of {STANDARD} at most; it took {took} of the FLOPs of {TWO_TASK}."
     if SHUFFLED in names:
         yield f"{SHUFFLED}: each example has the reason of another; what gain is left is not of what reasons say."

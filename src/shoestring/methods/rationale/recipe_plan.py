@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice, product
+from math import ceil
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -57,12 +58,12 @@ def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
     """Choose each arm's setting, cell by cell, at seeds that no row is of. Raises ValueError where two runs would have
     one folder."""
     found, recipe, every = Plan(), ground.recipe, cells(ground)
-    _check_apart([(cell, arm) for cell, arm in product(every, recipe.arms)])
+    choices = {(cell, arm): settings_of(recipe, arm) for cell, arm in product(every, recipe.arms)}
+    _check_apart([*choices])
     if MATCHED in recipe.arms:
         with ledger.phase("probe"):
             for name in recipe.model.names:
                 found.longer |= _longer(ground, [cell for cell in every if cell.model == name])
-    choices = {(cell, arm): settings_of(recipe, arm) for cell, arm in product(every, recipe.arms)}
     found.settings = {key: some[0] for key, some in choices.items()}
     tuned = {
         key: {
@@ -117,7 +118,7 @@ def _arm(ground: Ground, chosen: Plan, cell: Cell, name: str, setting: Setting, 
     steps, every = ground.tasks[cell.task].steps, recipe.evaluate_every
     looks = -(-steps // every)  # at dev: as many for a twin that goes on for longer
     if name == MATCHED:
-        steps = round(steps * chosen.longer[cell])
+        steps = ceil(steps * chosen.longer[cell])
         every = -(-steps // looks)
     return Arm(
         f"{before}{_slug(cell, name)}-seed{seed}",
@@ -144,15 +145,15 @@ def _check_apart(every: Sequence[tuple[Cell, str]]) -> None:
 
 
 def _longer(ground: Ground, every: Sequence[Cell]) -> dict[Cell, float]:
-    """By cell, all of one model: the FLOPs of a two-task step over those of a standard one, in the mean over steps."""
-    name, seed = every[0].model, ground.recipe.tuning.seeds[0]
-    probe = Probe(ground, ground.model(name, seed).to(runtime.current().device))
-    found = {}
-    for cell in every:
-        known = Plan(longer={cell: 1.0})
-        arms = {arm: _arm(ground, known, cell, arm, Setting(1.0, 1.0), seed, "") for arm in (STANDARD, TWO_TASK)}
-        found[cell] = probe.of_arm(arms[TWO_TASK]) / probe.of_arm(arms[STANDARD])
-    return found
+    """By cell, all of one model: the FLOPs of a two-task step over those of a standard one, in the mean over steps; of
+    the seed where that is most, so that no twin has less."""
+    name, seeds = every[0].model, ground.recipe.seeds
+    probe = Probe(ground, ground.model(name, seeds[0]).to(runtime.current().device))
+
+    def of(cell: Cell, arm: str, seed: int) -> float:
+        return probe.of_arm(_arm(ground, Plan(), cell, arm, Setting(1.0, 1.0), seed, ""))
+
+    return {cell: max(of(cell, TWO_TASK, seed) / of(cell, STANDARD, seed) for seed in seeds) for cell in every}
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,16 @@ class Setting(NamedTuple):
 
 
 def settings_of(recipe: Recipe, arm: str) -> list[Setting]:
-    """What is tried for an arm."""
+    """What is tried for an arm. Raises ValueError where the runs of two would have one folder."""
     weights = recipe.tuning.weights if way_of(arm) == "two-task" else ()
-    return [Setting(*one) for one in product(recipe.tuning.learning_rates, weights or (recipe.lessons.weight,))]
+    found = [Setting(*one) for one in product(recipe.tuning.learning_rates, weights or (recipe.lessons.weight,))]
+    known: dict[str, Setting] = {}
+    for one in found:
+        if (other := known.setdefault(folder_of(one, found), one)) != one:
+            raise ValueError(
+                f"{other} and {one} differ by less than names of their folders tell: leave one of them out"
+            )
+    return found
 
 
 def folder_of(setting: Setting, tried: Sequence[Setting]) -> str:

@@ -73,11 +73,11 @@ def ask(
     130: the same, by Ctrl-C. 2: nothing was written.
     """
     from shoestring.methods.rationale import tools_asked, tools_asked_report
-    from shoestring.methods.rationale.datasets import KEPT
+    from shoestring.methods.rationale.datasets import FILTERED, KEPT
 
     kept = answers or out.with_suffix(".sqlite")
     check_file(out, ".jsonl", data, kept)
-    check_own(out, {"teacher", *KEPT}, "asking")
+    check_own(out, {"teacher", *KEPT}, "asking", never=[FILTERED])
     check_file(kept, kept.suffix, data, option="--answers")
     wanted = tools_asked.Wanted(
         data=data,

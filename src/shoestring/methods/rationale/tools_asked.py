@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from shoestring.methods.rationale import datasets, prompts_reading
 from shoestring.methods.rationale.ask import Read, ask_about
-from shoestring.methods.rationale.datasets import KEPT, Form
+from shoestring.methods.rationale.datasets import FILTERED, KEPT, Form
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.prompts import Prompt
 from shoestring.methods.rationale.tools_out import leaving_no_folder
@@ -26,7 +26,7 @@ from shoestring.models.teacher.local import Local
 from shoestring.models.teacher.progress import watching
 from shoestring.models.teacher.words import Teacher
 
-WRITTEN = ("teacher", "licence", "problem", "completion", *KEPT)  # what `ask` adds to a row
+WRITTEN = ("teacher", "licence", "problem", "completion", *KEPT, FILTERED)  # what `ask` writes anew, or takes away
 LOCAL = "local:"
 _AT_ONCE, _AT_ONCE_HERE = 32, 8
 

@@ -33,12 +33,12 @@ def export(
     from shoestring.methods.rationale.tools_student import folder_of
 
     folder = folder_of(student)
-    form = remembered(folder)
-    for path in (onnx, decoder_of(onnx)):
-        if path.exists() and path.stat().st_size and not wrote(path):
+    form, loaded = remembered(folder), Student.load(folder)
+    for path in (onnx, decoder_of(onnx)) if loaded.coder.family == "encoder-decoder" else (onnx,):
+        if path.exists() and not wrote(path):
             raise ValueError(f"--onnx {onnx}: {path} holds what no export wrote: give another name, or delete it")
     with leaving_no_folder(onnx):
-        written = export_graphs(Student.load(folder), onnx, {"form": None if form is None else noted(form)}, int8)
+        written = export_graphs(loaded, onnx, {"form": None if form is None else noted(form)}, int8)
     for path in written.files:
         typer.echo(f"{path}: {path.stat().st_size / 1e6:.3g} MB")
     typer.echo(f"log-likelihoods differ from torch's by a part of {written.difference:.1g} at most, on two texts")

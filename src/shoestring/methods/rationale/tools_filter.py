@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -73,7 +73,7 @@ def filter_rows(
     from shoestring.methods.rationale import datasets, filters, rows
 
     check_file(out, ".jsonl", data)
-    check_own(out, datasets.KEPT, "filter")
+    check_own(out, (*datasets.KEPT, datasets.FILTERED), "filter")
     chosen = _chosen(agrees, consistent, leak or leak_remove, leak_remove, length, duplicates)
     said = Said(form, column, label, option, options, expression, rationale, teacher_label)
     found = said.form_of(data)
@@ -82,7 +82,8 @@ def filter_rows(
     if agrees:
         _check_labels(data, examples)
     done = filters.apply(examples, list(chosen), drop.value, chosen)
-    datasets.write(out, [_rewritten(example, found.rationale) for example in done.examples])
+    columns = {found.rationale, *([] if form is None else [datasets.form(form).rationale])} - {None}
+    datasets.write(out, [_rewritten(example, columns, chosen) for example in done.examples])
     typer.echo(done.table())
     left = sum(example.rationale is not None for example in done.examples)
     typer.echo(f"{out}: {len(done.examples):,} of {rows.counted(len(examples))}, {left:,} with a reason")
@@ -90,9 +91,14 @@ def filter_rows(
         typer.echo("warning: no reason is left: loosen a filter", err=True)
 
 
-def _rewritten(example: Example, column: str | None) -> Example:
-    """With what is left of its reason in the column that it came from too: who names that again reads the same."""
-    return example if column is None else replace(example, record={**example.record, column: example.rationale})
+def _rewritten(example: Example, columns: Collection[str | None], chosen: Collection[str]) -> Example:
+    """With what is left of its reason in the columns that it came from too, so that who names them again reads the
+    same; and with the filters that it went through, now and before."""
+    from shoestring.methods.rationale.datasets import FILTERED
+
+    record = {name: example.rationale if name in columns else value for name, value in example.record.items()}
+    before = record.get(FILTERED)
+    return replace(example, record={**record, FILTERED: [*(before if isinstance(before, list) else []), *chosen]})
 
 
 def _check_labels(data: Path, examples: Sequence[Example]) -> None:

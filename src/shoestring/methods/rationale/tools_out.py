@@ -24,12 +24,16 @@ def check_file(out: Path, suffix: str, *inputs: Path, option: str = "--out") -> 
         raise ValueError(f"{option} {out}: it cannot be written: give another")
 
 
-def check_own(out: Path, columns: Collection[str], maker: str) -> None:
-    """Raise ValueError where a file is there whose rows are not such as a command writes: it would be lost."""
+def check_own(out: Path, columns: Collection[str], maker: str, never: Collection[str] = ()) -> None:
+    """Raise ValueError where a file is there whose rows are not such as a command writes: it would be lost.
+
+    columns, never  those that all of its rows have, and that none has
+    """
     if not out.exists() or not out.stat().st_size:
         return
     try:
-        own = set(columns) <= set(next(rows.read(out)).cells)
+        found = set(next(rows.read(out)).cells)
+        own = set(columns) <= found and not found & set(never)
     except (ValueError, StopIteration):
         own = False
     if not own:

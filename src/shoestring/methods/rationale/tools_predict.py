@@ -45,7 +45,7 @@ def predict(
     from shoestring.methods.rationale import tools_predicted
 
     if out is not None:
-        check_own(out, tools_predicted.written(reasons), "prediction")
+        check_own(out, tools_predicted.written(reasons=False), "prediction")
     said = Said(form, column, label, option, options, expression)
     with leaving_no_folder(out or Path("-")):
         asking = tools_predicted.Asking(student, said, batch, reasons, free)

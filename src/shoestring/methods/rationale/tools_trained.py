@@ -34,7 +34,7 @@ class Trained:
     """What came of a training.
 
     outcomes  by setting; best, the one that did best on dev
-    cost      of the student; spent, of all settings and of what was measured
+    spent     for all settings and for what was measured
     """
 
     training: Training

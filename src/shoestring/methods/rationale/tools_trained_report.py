@@ -83,7 +83,7 @@ def sentences(trained: Trained) -> Iterator[str]:
             last, patience = other.points[-1]["step"], trained.training.patience
             yield f"{what} {named(setting)}: ended at step {last}, after {patience} measurements no better (--patience)"
     (model,) = trained.ground.starts
-    for sentence in cut(trained.ground.coder(model), task.train, _reasoned(trained)):
+    for sentence in cut(trained.ground.coder(model), task.train, [trained.training.way]):
         yield f"{sentence}: see --tokens"
     for text, reason, label in one.reasons[:1]:
         yield f"of {rows.on_a_line(text)} it says {label!r}, and as its reason {rows.on_a_line(reason)}"
