@@ -9,17 +9,24 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GenerationConfig,
+)
 
 from shoestring.data.tokenizers import byte_tokenizer
 from shoestring.methods.rationale import together
+from shoestring.methods.rationale import write as writing
 from shoestring.methods.rationale.encode import Coder, batch, family
 from shoestring.methods.rationale.write import NotFiniteError, likelihoods, write
 from shoestring.models import presets, seq2seq
 
 END = 256
 BART = {"layers": 1, "attention_heads": 2, "ffn_dim": 32}  # its encoder has learnt positions
-NAMES = ["t5", "bart", "neox", "gpt2"]
+NAMES = ["t5", "bart", "neox", "gpt2", "gemma"]
 OPTIONS = ["yes", "no", "it is neither", ""]
 TEXTS = ["Is it?", "A much longer question, is it not, of which the end counts?", "?", "naïve 東京"]
 
@@ -38,6 +45,12 @@ def small(name: str) -> nn.Module:
     elif name == "neox":
         shape = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48}
         model = presets.build(presets.configuration("neox-tiny", 257, 128, **shape), 0)
+    elif name == "gemma":  # every second layer looks back a few tokens alone
+        shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 16}
+        heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128}
+        layers = {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]}
+        torch.manual_seed(0)
+        model = Gemma3ForCausalLM(Gemma3TextConfig(vocab_size=257, eos_token_id=END, **shape, **heads, **layers))
     else:
         shape = {"n_embd": 32, "n_layer": 2, "n_head": 2}
         model = presets.build(presets.configuration("gpt2-small", 257, 128, **shape), 0)
@@ -155,7 +168,11 @@ def test_penalties_that_a_models_folder_asks_for_change_nothing(model: nn.Module
         model.generation_config = own
 
 
-def test_what_is_written_is_the_likeliest_token_over_and_over(model: nn.Module) -> None:
+@pytest.mark.parametrize("tokens", [1, 5, 16])
+def test_what_is_written_is_the_likeliest_token_over_and_over(
+    model: nn.Module, tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writing, "_ROUND", tokens)
     one = coder(model)
     sources = one.sources(TEXTS)
     found = write(model, one, sources, 12)
@@ -164,8 +181,10 @@ def test_what_is_written_is_the_likeliest_token_over_and_over(model: nn.Module) 
     assert len({*map(tuple, expected)}) > 1, "it hangs on what is read"
 
 
-def test_writing_ends_with_the_end_of_text(model: nn.Module) -> None:
+@pytest.mark.parametrize("tokens", [1, 5, 16])
+def test_writing_ends_with_the_end_of_text(model: nn.Module, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose bias is raised until it comes by itself, at differing places."""
+    monkeypatch.setattr(writing, "_ROUND", tokens)
     one, head = coder(model), model.get_output_embeddings()
     sources = one.sources(TEXTS)
     before = head.weight.detach().clone()
@@ -184,6 +203,25 @@ def test_writing_ends_with_the_end_of_text(model: nn.Module) -> None:
         with torch.no_grad():
             head.weight.copy_(before)
     assert ended
+
+
+def test_rows_that_have_ended_are_computed_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "_ROUND", 2)
+    model, rows = small("neox"), []
+    one = coder(model)
+    model.register_forward_pre_hook(lambda _, __, given: rows.append(len(given["input_ids"])), with_kwargs=True)
+    head, sources = model.get_output_embeddings(), one.sources(TEXTS)
+    before = head.weight.detach().clone()
+    for other in range(1, 40):  # until some end at once, and not all
+        with torch.no_grad():
+            head.weight[END] = before[other] * 1.5
+        lengths = [len(slowly_written(model, source, 8)) for source in sources]
+        if min(lengths) <= 2 < 8 == max(lengths):
+            break
+    rows.clear()
+    write(model, one, sources, 8)
+    assert rows == [sum(length > step - step % 2 for length in lengths) for step in range(8)]
+    assert rows[-1] < 4
 
 
 # property

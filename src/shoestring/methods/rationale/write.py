@@ -16,6 +16,8 @@ from shoestring.methods.rationale.encode import IGNORED, Coder, language_model, 
 from shoestring.methods.rationale.together import Ids, Size, batches, scored
 from shoestring.models.modes import evaluating
 
+_ROUND = 16  # tokens that all rows write until those that ended drop out
+
 
 class NotFiniteError(ValueError):
     """What a student computes is not finite: its weights, or what comes of them, overflowed."""
@@ -51,10 +53,37 @@ def write(model: nn.Module, coder: Coder, sources: Sequence[Sequence[int]], toke
     with evaluating(model), _plainly(inner, coder, tokens):
         for rows in batches([Size(len(source)) for source in sources], vocabulary):
             ids, mask = _padded(coder, [sources[row] for row in rows], _device(model))
-            output = inner.generate(input_ids=ids, attention_mask=mask)
-            start = 1 if coder.family == "encoder-decoder" else ids.shape[1]
-            for row, line in zip(rows, output[:, start:].tolist(), strict=True):
+            if coder.family == "encoder-decoder":
+                lines = inner.generate(input_ids=ids, attention_mask=mask)[:, 1:].tolist()
+            else:
+                lines = _in_rounds(inner, ids, mask, coder.end, tokens)
+            for row, line in zip(rows, lines, strict=True):
                 found[row] = coder.text(line)
+    return found
+
+
+def _in_rounds(inner: Any, ids: Tensor, mask: Tensor, end: int, tokens: int) -> list[list[int]]:
+    """What a decoder writes after each row, a few tokens at a time: after each round, rows that have ended drop out.
+
+    `generate` alone goes on with all rows until the last has ended, and one that never does would hold them all.
+    """
+    from transformers import DynamicCache
+
+    found: list[list[int]] = [[] for _ in ids]
+    width, rows, seen = ids.shape[1], torch.arange(len(ids), device=ids.device), dict[str, DynamicCache]()
+    while len(rows) and ids.shape[1] < width + tokens:
+        some = min(_ROUND, width + tokens - ids.shape[1])
+        output = inner.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=some, return_dict_in_generate=True, **seen
+        )
+        ids, mask = output.sequences, nn.functional.pad(mask, (0, output.sequences.shape[1] - mask.shape[1]), value=1)
+        for row, line in zip(rows.tolist(), ids[:, width:].tolist(), strict=True):
+            found[row] = line
+        going = (ids[:, width:] != end).all(dim=1).nonzero().flatten()
+        rows, ids, mask = rows[going], ids[going], mask[going]
+        if isinstance(output.past_key_values, DynamicCache):  # else what was read is read again
+            output.past_key_values.batch_select_indices(going)
+            seen = {"past_key_values": output.past_key_values}
     return found
 
 
