@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import pytest
 import torch
@@ -76,6 +77,29 @@ def test_an_answer_ends_at_a_stop(model):
     )[0]
     assert (cut.text, cut.finish_reason) == (whole.text[: whole.text.index(stop)], "stop")
     assert cut.completion_tokens < whole.completion_tokens
+
+
+def test_a_batch_that_nobody_waits_for_ends(model, monkeypatch):
+    teacher, tokens, forward = Local(model, byte_tokenizer(), "tiny"), [], model.forward
+    parameters = Parameters(max_tokens=120)
+
+    async def dropped() -> None:
+        asking = asyncio.create_task(teacher.complete(Question("q", (("user", "abc"),)), parameters, "0" * 64))
+        loop = asyncio.get_running_loop()
+
+        def watched(*args, **options):
+            tokens.append(1)
+            if len(tokens) == 5:
+                loop.call_soon_threadsafe(asking.cancel)
+            time.sleep(0.01)
+            return forward(*args, **options)
+
+        monkeypatch.setattr(model, "forward", watched)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(dropped())  # returns once the thread that answered has ended
+    assert 5 <= len(tokens) < 60
 
 
 def test_other_parameters_are_other_batches(model):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoestring.models import pretrained
-from shoestring.models.teacher.sampling import Draws, Stops, ended
+from shoestring.models.teacher.sampling import Draws, Stops, Unwanted, ended
 from shoestring.models.teacher.words import Parameters, Question, Refused, Reply
 
 if TYPE_CHECKING:
@@ -133,7 +133,9 @@ class Local:
         ids, mask = _padded([one.prompt for one in batch], pad, network.device)
         width = ids.shape[1]
         draws = [Draws(parameters, [one.seed for one in batch])] if parameters.temperature > 0 else []
-        stops = [Stops(parameters.stop, self._tokenizer, width)] if parameters.stop else []
+        stops: list[Stops | Unwanted] = [Unwanted([one.future for one in batch])]
+        if parameters.stop:
+            stops.append(Stops(parameters.stop, self._tokenizer, width))
         # what is left unset comes from the model's own settings, a penalty for repetition for one
         settings = GenerationConfig(
             max_length=width + parameters.max_tokens,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +49,16 @@ class Stops:
         start = max(self._width, input_ids.shape[1] - self._tail)
         texts = [self._tokenizer.decode(row, skip_special_tokens=True) for row in input_ids[:, start:].tolist()]
         return torch.tensor([any(stop in text for stop in self._stops) for text in texts], device=input_ids.device)
+
+
+class Unwanted:
+    """A criterion of `generate` that ends the rows that nobody waits for any longer."""
+
+    def __init__(self, futures: Sequence[Future[Any]]) -> None:
+        self._futures = futures
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        return torch.tensor([future.done() for future in self._futures], device=input_ids.device)
 
 
 def ended(
