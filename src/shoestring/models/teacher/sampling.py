@@ -58,6 +58,7 @@ class Unwanted:
         self._futures = futures
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        """(rows,), of which each has one of the futures."""
         return torch.tensor([future.done() for future in self._futures], device=input_ids.device)
 
 
