@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain, islice, product
@@ -184,13 +185,16 @@ class Probe:
         except KeyError:  # no formula fits
             few = _spread(arm.steps, _TAKEN)
             for batch in chain.from_iterable(map(of_step, few)):
-                self._take(batch, arm)
+                self._learn(batch, arm)
             mean = known(few)
         here = runtime.current()
         return here.sum(mean)[0] / here.processes  # each has a part of the batch, and all are to find the same
 
-    def _take(self, batch: Batch, arm: Arm) -> None:
-        """Go forward and backward as the run will."""
+    def _learn(self, batch: Batch, arm: Arm) -> None:
+        """Go forward and backward as the run will, unless it is known what that takes."""
+        with suppress(KeyError):
+            self.step_flops(batch)
+            return
         device, precision = runtime.current().device, self.ground.starts[arm.model].settled.precision
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with self.step_flops.counting(batch):
