@@ -275,6 +275,22 @@ def test_flops_over_a_few_steps_are_those_over_all(preset: str, mode: str, steps
             assert probe.of_arm(arm) == pytest.approx(spent(made, arm) / arm.steps, rel=0.02)
 
 
+def test_steps_whose_flops_are_known_are_not_gone_through_again(ground: Any) -> None:
+    """Where something is frozen no formula fits, so that steps are gone through at first."""
+    made = ground("t5-tiny")
+    arm, *_ = finals(made, plan(made, Ledger(), Path("nowhere")))
+    model = made.model(arm.model, 0)
+    next(model.parameters()).requires_grad_(False)
+    passes: list[object] = []
+    model.register_forward_hook(lambda *_: passes.append(None))
+    probe = recipe_plan.Probe(made, model)
+    mean = probe.of_arm(arm)
+    assert passes
+    passes.clear()
+    assert probe.of_arm(arm) == mean
+    assert not passes
+
+
 @given(st.integers(1, 5000), st.sampled_from([8, 64]))
 def test_steps_are_spread_evenly(steps: int, most: int) -> None:
     found = recipe_plan._spread(steps, most)
