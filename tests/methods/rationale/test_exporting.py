@@ -146,15 +146,24 @@ def test_torn_and_foreign_files_are_refused(pair: tuple[Student, Path], tmp_path
             Exported.load(tmp_path / "alone.onnx")
 
 
-@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ([float("nan")], r"differs from it by nan of a log-likelihood: this model cannot be exported"),
+        ([0.0, float("nan")], r"in eight bits a .* differs from itself by nan of a log-likelihood: export it without"),
+        ([0.0, 30.0], r"in eight bits a .* differs from itself by 30 of a log-likelihood: export it without int8"),
+    ],
+)
 def test_a_graph_that_computes_something_else_is_refused(
-    int8: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    differences: list[float], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporting, "_write_all", lambda *_: None)
-    monkeypatch.setattr(exporting, "_difference", lambda *_: float("nan"))
-    with pytest.raises(ValueError, match=r"differs from it by nan of a log-likelihood: this model cannot be exported"):
-        export(student("decoder"), tmp_path / "a.onnx", int8=int8)
+    monkeypatch.setattr(exporting, "_in_eight_bits", lambda *_: None)
+    monkeypatch.setattr(exporting, "_difference", lambda *_: differences.pop(0))
+    with pytest.raises(ValueError, match=said):
+        export(student("decoder"), tmp_path / "a.onnx", int8=True)
     assert list(tmp_path.iterdir()) == []
+    assert differences == []
 
 
 @pytest.mark.parametrize(("family", "kind"), [("encoder-decoder", "_After"), ("decoder", "_On")])

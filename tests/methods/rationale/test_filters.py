@@ -75,6 +75,21 @@ def test_leaks() -> None:
     assert (removed.count, removed.holding) == (2, 0)
 
 
+def test_who_reads_a_reason_does_not_read_the_answer_whoever_gave_a_label_or_none() -> None:
+    yes = Example("x", "yes", ("yes", "no"), "It rains. So the answer is yes.", "yes")
+    given = [
+        yes,
+        replace(yes, rationale="The answer is no.", label="no"),
+        replace(yes, rationale=None),
+        Example("w", "(84 / 2)", (), "Halve it. The answer is (84 / 2).", "(84 / 2)", expression=True),
+        Example("v", "a park", (), "Trees. The answer is the park.", "a park"),
+    ]
+    for examples in (given, [replace(one, label=None, teacher_label=None) for one in given]):
+        found = [filters.unanswered(one) for one in examples]
+        assert [one.rationale for one in found] == ["It rains.", None, None, "Halve it.", "Trees."]
+        assert [one.text for one in found] == ["x", "x", "x", "w", "v"]
+
+
 def test_lengths() -> None:
     def words(count: int) -> Example:
         return replace(GOOD, rationale="w " * count)

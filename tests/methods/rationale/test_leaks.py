@@ -43,6 +43,11 @@ def test_expressions() -> None:
     assert leaks.without_answer("The answer is half of it.", ["(84 / 2)"]) == "The answer is half of it."
 
 
+def test_where_nobody_knows_what_may_be_an_answer() -> None:
+    assert leaks.without_answer("Halve it. So the answer is a park.", None) == "Halve it."
+    assert leaks.without_answer("The answer must be a place.", None) == "The answer must be a place."
+
+
 @pytest.mark.parametrize(
     ("reason", "label", "expected"),
     [

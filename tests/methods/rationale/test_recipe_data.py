@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shoestring import config, rooms
+from shoestring.methods.rationale import datasets
 from shoestring.methods.rationale.chains import DIGITS, solve
 from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.encode import Pair
@@ -159,6 +160,21 @@ def test_one_file_makes_three_parts_that_share_nothing(name: str, written: Calla
         )
     else:
         assert task.human is None
+
+
+@pytest.mark.parametrize("name", ["cqa", "esnli"])
+def test_what_was_asked_or_filtered_stands_for_what_the_set_came_with(
+    name: str, tmp_path: Path, written: Callable[..., str]
+) -> None:
+    """All of one teacher: its labels beside its own reasons. People's reasons stay theirs."""
+    came = datasets.read(written(name, 300), datasets.form(name))
+    path = tmp_path / "kept.jsonl"
+    datasets.write(path, [replace(one, rationale="asked", teacher_label="said", agreement=1.0) for one in came])
+    (task,) = of_sets(recipe(sets=[{"form": name, "train": str(path)}], arms=arms(name)))
+    assert {(one.rationale, one.teacher_label) for one in (*task.train, *task.test)} == {("asked", "said")}
+    assert {one.agreement for one in task.train} == {1.0}
+    assert task.human is not None
+    assert all((one.rationale or "").startswith("person ") for one in task.human)
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])

@@ -58,6 +58,7 @@ def test_ways_that_read_the_same_say_it_once() -> None:
 
 def test_of_many_examples_some_are_looked_at_and_a_rare_reason_is_not_missed() -> None:
     many = [Example("t", "yes", (), "r" * 99 if place == 1 else None, "yes") for place in range(5000)]
-    assert [*cut(coder(UNCUT, 36), many, ["two-task"])] == [
-        "1 of 1 reasons (rationale task) are longer than 36 tokens and are cut"
+    assert [*cut(coder(UNCUT, 3), many, ["two-task"])] == [
+        "1,000 of 1,000 labels (label task) that were looked at are longer than 3 tokens and are cut",
+        "1 of 1 reasons (rationale task) are longer than 3 tokens and are cut",
     ]

@@ -16,7 +16,6 @@ from shoestring.methods.rationale.recipe_lessons import (
     check_lessons,
     cost_of_labels,
     lessons_of,
-    unanswered,
     way_of,
 )
 from shoestring.methods.rationale.recipe_schema import ARMS, Recipe
@@ -50,17 +49,6 @@ def test_what_arms_change() -> None:
     assert {one.rationale for one in plain} == {one.rationale for one in mixed}
     agreeing = lessons_of("two-task, agreeing reasons", whole, places, 0)
     assert [one.rationale for one in agreeing] == ["since 3", None, "since 5", None]
-
-
-def test_who_reads_a_reason_does_not_read_the_answer_and_no_example_is_lost() -> None:
-    examples = [
-        Example("x", "yes", ("yes", "no"), "It rains. So the answer is yes.", "yes"),
-        Example("y", "no", ("yes", "no"), "The answer is no.", "no"),
-        Example("z", "no", ("yes", "no"), None, None),
-    ]
-    found = unanswered(examples)
-    assert [one.rationale for one in found] == ["It rains.", None, None]
-    assert [one.text for one in found] == ["x", "y", "z"], "a test part is the same for every arm"
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,17 @@ def test_the_papers_own_files(call, rows_file, tmp_path, read_rows):
     words = ("--form", "esnli", "--length", "4:9")
     assert call("filter", tmp_path / "f.jsonl", "--out", tmp_path / "g.jsonl", *words).code == 0
     left = read_rows(tmp_path / "g.jsonl")[0]
-    assert (left["rationale"], left["llm_rationale"]) == (None, None), "a recipe reads the form's own column"
+    assert (left["rationale"], left["llm_rationale"]) == (None, "It is open."), "as it came with the data"
+
+
+def test_one_teachers_reasons_stand_beside_no_other_teachers_labels(call, rows_file, tmp_path, read_rows):
+    came = {"premise": "a", "hypothesis": "b", "label": "neutral", "llm_rationale": "No.", "llm_label": "contradiction"}
+    rows_file([{**came, "rationale": "It is open.", "teacher_label": "neutral", **TOLD}])
+    words = ("--form", "esnli", "--agrees")
+    assert call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words).code == 0
+    left = read_rows(tmp_path / "f.jsonl")[0]
+    assert {name: left[name] for name in came} == came
+    assert (left["rationale"], left["teacher_label"]) == ("It is open.", "neutral")
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,18 @@ def test_an_informed_student_reads_the_reason(call, tmp_path, rows_file):
     assert "the rows have no column rationale" in refused.err
 
 
+@pytest.mark.parametrize("label", ["", "gold"])
+def test_what_an_informed_student_reads_does_not_hang_on_the_gold_label(call, tmp_path, rows_file, label):
+    """Of labels that are no options; and what it reads is what is counted as cut."""
+    saved(tmp_path / "informed", "informed", Form(("question",), "gold", expression=True))
+    row = {"question": "84 in halves", "gold": "(84 / 2)"}
+    rows_file([{**row, "rationale": "Halve. The answer is (84 / 2)."}, {**row, "rationale": "Halve. " * 9}])
+    done = call("predict", tmp_path / "informed", tmp_path / "data.jsonl", *(("--label", label) if label else ()))
+    assert "1 longer than 40 tokens, their middle left out" in done.err
+    want = Student.load(tmp_path / "informed").answers([Example(row["question"], None, (), "Halve.")])
+    assert json.loads(done.out.splitlines()[0])["student_label"] == want[0].label
+
+
 def test_lines_from_standard_input(call, student, monkeypatch):
     text = "\ufeff" + "".join(json.dumps(row) + "\n\n" for row in ROWS)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))

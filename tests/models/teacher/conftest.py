@@ -46,9 +46,9 @@ class Failing(Exchange):
         if fault in ERRORS:
             self.fail(fault)
         elif fault in LOST:
-            future, _ = self.once(body)
+            future, replayed = self.once(body)
             assert future is not None
-            self.lose(fault, future.result())
+            self.lose(fault, future.result(), {"Idempotent-Replayed": "true"} if replayed else {})
         else:
             time.sleep(0.1 if fault == "slow" else 0)
             super().complete(body)
@@ -61,7 +61,7 @@ class Failing(Exchange):
             until = {"429": "0.02", "429 until": formatdate(time.time() - 5, usegmt=True)}.get(fault)
             self.give(int(fault.split()[0]), b'{"error": {"message": "no"}}', {"Retry-After": until} if until else None)
 
-    def lose(self, fault: str, made: bytes) -> None:
+    def lose(self, fault: str, made: bytes, told: dict[str, str]) -> None:
         said = json.loads(made)
         if fault in ("too long", "half a chunk"):
             self.close_connection = True
@@ -77,7 +77,7 @@ class Failing(Exchange):
         elif fault == "empty":
             said["choices"] = []
         garbage = {"garbage": b"<html>busy</html>", "502": b"upstream", "504": b"upstream"}
-        self.give(int(fault) if fault.isdecimal() else 200, garbage.get(fault) or json.dumps(said).encode())
+        self.give(int(fault) if fault.isdecimal() else 200, garbage.get(fault) or json.dumps(said).encode(), told)
 
 
 @pytest.fixture

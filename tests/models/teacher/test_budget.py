@@ -97,10 +97,11 @@ def test_it_says_where_it_stands():
     purse = Purse(Budget(tokens=2000, money=0.5, price_in=10, price_out=100))
     purse.pay("a", reply(1000, 200))
     purse.lose("b", Taken(300, 0), known=False)
-    assert purse.standing() == (
-        "1,200 of 2,000 tokens are paid, 0.03 of 0.5 in money is paid, up to 300 tokens more may be, for answers that "
-        "were lost on their way"
-    )
+    assert purse.standing() == [
+        "1,200 of 2,000 tokens are paid",
+        "0.03 of 0.5 in money is paid",
+        "up to 300 tokens more may be, for answers that were lost on their way",
+    ]
     assert purse.need(Taken(1000, 1000)) == "may take 2,000 tokens (0.11 in money)"
 
 

@@ -156,15 +156,20 @@ def test_a_saved_model_is_the_same_teacher_and_a_changed_one_is_another(model, t
     assert Local(changed, byte_tokenizer(), str(tmp_path / "model")).model != loaded.model
 
 
-def test_a_models_own_settings_for_sampling_do_not_count(caplog):
+@pytest.mark.parametrize(
+    "length", [{"max_length": 20}, {"max_new_tokens": 40}, {"max_new_tokens": 3, "max_length": 90}, {"min_length": 90}]
+)
+def test_a_models_own_settings_for_sampling_and_length_do_not_count(caplog, length):
     other = presets.build(presets.configuration("neox-tiny", 257, 128), 0)
-    other.generation_config.update(do_sample=True, temperature=0.6, top_k=3, max_length=20, eos_token_id=[256, 255])
+    own = {"do_sample": True, "temperature": 0.6, "top_k": 3, "eos_token_id": [256, 255], **length}
+    other.generation_config.update(**own)
     question = Question("q", (("user", "abc"),))
     with caplog.at_level(logging.WARNING):
         first, second = (complete(Local(other, byte_tokenizer(), "tiny"), question)[0] for _ in range(2))
     assert first == second
     assert first.text == greedy(other, "abc", 12)
     assert caplog.text == ""
+    assert {name: getattr(other.generation_config, name) for name in own} == own, "the model is as it was"
 
 
 def test_a_failure_of_the_model_is_not_hidden(model, store, monkeypatch):

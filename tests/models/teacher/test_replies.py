@@ -101,7 +101,7 @@ def test_halves_of_characters_are_replaced():
 def test_what_is_no_answer_may_be_asked_again(body, why, maybe, paid):
     with pytest.raises(Unanswered, match=why) as raised:
         reply(body)
-    assert (raised.value.maybe, raised.value.paid, raised.value.heard) == (maybe, paid, True)
+    assert (raised.value.maybe, raised.value.paid, raised.value.reached) == (maybe, paid, True)
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,8 @@ def test_what_is_no_answer_may_be_asked_again(body, why, maybe, paid):
         (b'{"message": "no"}', "no"),
         (b'{"detail": [{"loc": 3}]}', '[{"loc": 3}]'),
         (b"plain   words", "plain words"),
+        (b'{"error": {"message": "\\u001b[2J\\u001b]0;owned\\u0007no"}}', "[2J ]0;owned no"),
+        (b"\x1b[31mred\x9b", "[31mred\ufffd"),
         (b"[3]", "[3]"),
         (b"", ""),
     ],

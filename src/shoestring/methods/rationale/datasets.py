@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,6 +72,11 @@ def form(name: str) -> Form:
     if name not in FORMS:
         raise ValueError(f"{name!r}: expected one of {', '.join(FORMS)}{rows.nearest(name, FORMS)}")
     return FORMS[name]
+
+
+def went_through(source: str | Path) -> bool:
+    """Whether the rows of a file are such as `write` writes, by the first."""
+    return any(set(KEPT) <= set(row.cells) for row in islice(rows.read(source), 1))
 
 
 def kept(form: Form) -> Form:

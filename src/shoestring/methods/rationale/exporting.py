@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from shoestring.methods.rationale.student import Student
 
 TOLERANCE = 1e-3  # by which part of itself, or nats where it is small, a log-likelihood may differ from torch's
+_ROUGH = 1.0  # the same in eight bits: beyond that it is another student
 _TRIED = (Example("Is it?"), Example("It rained all night, and in the morning the street was wet."))
 _OPTIONS = ("yes", "no, it is not")
 
@@ -48,7 +49,7 @@ def export(student: Student, path: Path, notes: Mapping[str, Any] | None = None,
     notes  what is kept in the file besides, as JSON holds it
     int8   weights of matrix products in eight bits: a quarter of the size, and answers that differ a little
     The files are written beside and renamed. Raises ValueError where torch cannot make a graph of the model, or the
-    graph computes something else; ModuleNotFoundError without onnx.
+    graph computes something else, or its weights do not bear eight bits; ModuleNotFoundError without onnx.
     """
     _needs_onnx()
     if language_model(student.model).dtype != torch.float32:
@@ -71,6 +72,11 @@ def export(student: Student, path: Path, notes: Mapping[str, Any] | None = None,
             with _quietly():
                 _in_eight_bits(partial)
             difference = _difference(student, partial / path.name)
+            if not difference <= _ROUGH:
+                raise ValueError(
+                    f"in eight bits a {type(model).__name__} differs from itself by {difference:.2g} of a "
+                    "log-likelihood: export it without int8"
+                )
         names = sorted((one.name for one in partial.iterdir()), key=lambda name: (name == path.name, name))
         for name in names:  # the one that is loaded by name comes last
             (partial / name).replace(path.with_name(name))

@@ -144,7 +144,7 @@ def _taken(name: str, examples: Sequence[Example], judged: Judged) -> tuple[list
     kept = [after for after in judged if after is not None]
     out = [before for before, after in pairs if after is None]
     changed = sum(after is not None and before.rationale != after.rationale for before, after in pairs)
-    holding = sum(one.rationale is not None and _holds(one) for one in kept) if name == "leak" else 0
+    holding = sum(one.rationale is not None and named(one) for one in kept) if name == "leak" else 0
     again = sum(_repeated(examples)) if name == "duplicates" else 0
     needed = {"agrees": "label", "consistent": "agreement"}.get(name, "rationale")
     able = sum(one.rationale is not None and getattr(one, needed) is not None for one in examples)
@@ -175,7 +175,7 @@ def _leak(examples: Sequence[Example], remove: bool = False) -> Judged:
             continue
         reason = leaks.without_answer(one.rationale, _answers(one))
         short = one if reason == one.rationale else replace(one, rationale=reason)
-        judged.append(short if reason and not (remove and _holds(short)) else None)
+        judged.append(short if reason and not (remove and named(short)) else None)
     return judged
 
 
@@ -198,6 +198,17 @@ def _duplicates(examples: Sequence[Example], texts: int = 3) -> Judged:
     return [None if again or wide(one) else one for one, again in zip(examples, _repeated(examples), strict=True)]
 
 
+def unanswered(one: Example) -> Example:
+    """The example, its reason without the sentences that tell an answer: for who reads it beside the text.
+
+    Of one of the options; where there are none, of any. No label counts, gold or the teacher's: at prediction there is
+    none, and a student is to read what it was taught on. Where nothing is left of a reason, there is none.
+    """
+    if one.rationale is None:
+        return one
+    return replace(one, rationale=leaks.without_answer(one.rationale, one.options or None) or None)
+
+
 def _repeated(examples: Sequence[Example]) -> list[bool]:
     """Whether each has a reason and its text and label were there before, with one."""
     seen: set[tuple[str, str]] = set()
@@ -214,7 +225,8 @@ def _answers(one: Example) -> set[str]:
     return {answer for answer in (*one.options, one.label, one.teacher_label) if answer is not None}
 
 
-def _holds(one: Example) -> bool:
+def named(one: Example) -> bool:
+    """Whether its reason names its gold label word for word."""
     return one.rationale is not None and one.label is not None and leaks.names(one.rationale, one.label)
 
 

@@ -19,15 +19,20 @@ _STATED = re.compile(
 _LETTER = re.compile(r"\([a-z]\)", re.IGNORECASE)
 
 
-def without_answer(reason: str, answers: Collection[str]) -> str:
+def without_answer(reason: str, answers: Collection[str] | None) -> str:
     """A reason without the sentences, or last parts of sentences, that state one of the answers.
 
-    "The answer must be a place" stays: it states none. For answers that are expressions, any number is one.
+    "The answer must be a place" stays: it states none. For answers that are expressions, any number is one. Where it is
+    not known what may be one (None), whatever is stated is.
     """
 
     def cut(found: re.Match[str]) -> str:
         rest = found["rest"]
-        stated = _LETTER.search(rest) or any(names(rest, answer) or _number(rest, answer) for answer in answers)
+        stated = (
+            answers is None
+            or _LETTER.search(rest)
+            or any(names(rest, answer) or _number(rest, answer) for answer in answers)
+        )
         return (found["end"] if found["begin"] else "") if stated else found.group()
 
     return _STATED.sub(cut, reason).strip()

@@ -13,12 +13,13 @@ from shoestring import runtime
 from shoestring.cost import Cost, Ledger
 from shoestring.cost.flops import StepFlops
 from shoestring.evaluate.outcome import once
+from shoestring.methods.rationale import filters
 from shoestring.methods.rationale.encode import Coder, language_model
 from shoestring.methods.rationale.lessons import RATIONALE, Taught, lessons
 from shoestring.methods.rationale.loss import scaled
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_ground import WORDING, Ground
-from shoestring.methods.rationale.recipe_lessons import cost_of_labels, lessons_of, unanswered, way_of
+from shoestring.methods.rationale.recipe_lessons import cost_of_labels, lessons_of, way_of
 from shoestring.methods.rationale.recipe_schema import INFORMED
 from shoestring.methods.rationale.recipe_watch import EVALUATE, SAVE, TRAIN, Watch, accuracy, own
 from shoestring.methods.rationale.remembered import remember
@@ -146,7 +147,8 @@ def _go(ground: Ground, arm: Arm, folder: Path, show: Show) -> Outcome:
         optimizer = optim.adamw(taught.model, arm.learning_rate, chosen.weight_decay, chosen.betas)
         run = Run(taught.model, optimizer, batches)
     if arm.name == INFORMED:
-        task = replace(task, dev=unanswered(task.dev), test=unanswered(task.test))
+        dev, test = ([filters.unanswered(one) for one in part] for part in (task.dev, task.test))
+        task = replace(task, dev=dev, test=test)
     watch = Watch(taught, task, ledger, recipe.patience)
     hooks: list[Hook] = [Every(arm.every, watch, last=arm.steps)]
     stopped = checkpoint.latest(folder / "checkpoint")

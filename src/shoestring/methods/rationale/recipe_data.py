@@ -107,7 +107,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 def _task(recipe: Recipe, one: DataSet) -> Task:
     form = datasets.form(one.form) if isinstance(one.form, str) else datasets.Form(**one.form.model_dump())
     taught = replace(form, label=None) if one.unlabelled else form
-    read = _read(one.train, taught)
+    read = _read(one, one.train, taught)
     key = _premise(read)
     parts = [_part(key(example)) for example in read]
     given = {DEV: one.dev, TEST: one.test}
@@ -120,14 +120,14 @@ def _task(recipe: Recipe, one: DataSet) -> Task:
     if HUMAN in recipe.arms:
         if form.human is None:
             raise ValueError(f"{one.train}: no column of people's reasons: leave the arm {HUMAN!r} out, or the set")
-        people = zip(read, _read(one.train, taught, "human"), strict=True)
+        people = zip(read, _read(one, one.train, taught, "human"), strict=True)
         human = of([replace(given, rationale=person.rationale) for given, person in people], train_parts)
     reasons: datasets.Reasons = "teacher" if INFORMED in recipe.arms else "none"
     # a text that stands in two files would be judged by what was learned by heart
     seen = {example.text for example in read}
     judged, again = {}, [0, 0]
     for part, file in given.items():
-        found = of(read, {part}) if file is None else _read(file, form, reasons)
+        found = of(read, {part}) if file is None else _read(one, file, form, reasons)
         if file is not None:
             new = [example for example in found if example.text not in seen]
             again[part], found = len(found) - len(new), new
@@ -165,9 +165,13 @@ def _nothing_left(one: DataSet, part: int, file: str | None, found: Sequence[Exa
     return f"{one.train}: no rows are left for {name}: give more, or a file of its own"
 
 
-def _read(name: str, form: datasets.Form, reasons: datasets.Reasons = "teacher") -> list[Example]:
-    """Without the rows themselves: runs in other processes get a copy."""
-    return [replace(example, record={}) for example in datasets.read(files.find(name), form, reasons)]
+def _read(one: DataSet, name: str, form: datasets.Form, reasons: datasets.Reasons = "teacher") -> list[Example]:
+    """Without the rows themselves: runs in other processes get a copy. In a file of a known set that went through `ask`
+    or `filter`, what these wrote stands for what the set came with."""
+    found = files.find(name)
+    if isinstance(one.form, str) and datasets.went_through(found):
+        form = datasets.kept(form)
+    return [replace(example, record={}) for example in datasets.read(found, form, reasons)]
 
 
 def _premise(examples: Sequence[Example]) -> Callable[[Example], str]:

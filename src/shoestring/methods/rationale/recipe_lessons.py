@@ -36,7 +36,7 @@ def lessons_of(arm: str, task: Task, places: Sequence[int], seed: int) -> list[E
         source = task.human
     found = [source[place] for place in places]
     if arm == INFORMED:
-        return unanswered(found)
+        return [filters.unanswered(one) for one in found]
     if arm == SHUFFLED:
         return shuffled(found, seed)
     if arm == AGREEING:
@@ -60,14 +60,6 @@ def check_lessons(recipe: Recipe, tasks: Iterable[Task], arms: Iterable[str]) ->
             raise ValueError(
                 f"{drawn}, {arm}: {lacking}; take a larger fraction, give more, or leave the arm out"
             ) from None
-
-
-def unanswered(examples: Sequence[Example]) -> list[Example]:
-    """The examples, their reasons without the sentences that tell the answer: for who reads them beside the text.
-
-    One of whose reason nothing is left stays, without it: all arms are tested on the same.
-    """
-    return filters.apply(examples, ["leak"]).examples
 
 
 def cost_of_labels(arm: str, examples: Sequence[Example]) -> int:

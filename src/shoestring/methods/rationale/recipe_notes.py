@@ -216,10 +216,14 @@ def _left_out(task: Task) -> str:
 
 def _unanswered(task: Task) -> str:
     """What was taken out of the reasons that the informed arm reads."""
-    (removed,) = filters.apply(task.train, ["leak"]).removed
+    given = [one for one in task.train if one.rationale is not None]
+    read = [filters.unanswered(one) for one in given]
+    nothing = sum(one.rationale is None for one in read)
+    changed = sum(before.rationale != after.rationale for before, after in zip(given, read, strict=True)) - nothing
+    naming = sum(filters.named(one) for one in read)
     return (
-        f"{removed.changed:,} of {removed.judged:,} reasons lost the words that state the answer, {removed.count:,} "
-        f"were nothing else and are left out; {removed.holding:,} name it still"
+        f"{changed:,} of {len(given):,} reasons lost the words that state the answer, {nothing:,} "
+        f"were nothing else and are left out; {naming:,} name it still"
     )
 
 

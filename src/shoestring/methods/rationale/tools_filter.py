@@ -82,8 +82,7 @@ def filter_rows(
     if agrees:
         _check_labels(data, examples)
     done = filters.apply(examples, list(chosen), drop.value, chosen)
-    columns = {found.rationale, *([] if form is None else [datasets.form(form).rationale])} - {None}
-    datasets.write(out, [_rewritten(example, columns, chosen) for example in done.examples])
+    datasets.write(out, [_rewritten(example, found.rationale, chosen) for example in done.examples])
     typer.echo(done.table())
     left = sum(example.rationale is not None for example in done.examples)
     typer.echo(f"{out}: {len(done.examples):,} of {rows.counted(len(examples))}, {left:,} with a reason")
@@ -91,12 +90,12 @@ def filter_rows(
         typer.echo("warning: no reason is left: loosen a filter", err=True)
 
 
-def _rewritten(example: Example, columns: Collection[str | None], chosen: Collection[str]) -> Example:
-    """With what is left of its reason in the columns that it came from too, so that who names them again reads the
-    same; and with the filters that it went through, now and before."""
+def _rewritten(example: Example, column: str | None, chosen: Collection[str]) -> Example:
+    """With what is left of its reason in the column that it came from too, so that who names it again reads the same;
+    and with the filters that it went through, now and before."""
     from shoestring.methods.rationale.datasets import FILTERED
 
-    record = {name: example.rationale if name in columns else value for name, value in example.record.items()}
+    record = {name: example.rationale if name == column else value for name, value in example.record.items()}
     before = record.get(FILTERED)
     return replace(example, record={**record, FILTERED: [*(before if isinstance(before, list) else []), *chosen]})
 

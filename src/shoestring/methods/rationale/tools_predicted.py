@@ -20,6 +20,7 @@ from shoestring.methods.rationale import datasets, filters, labels, rows
 from shoestring.methods.rationale.answering import Answer
 from shoestring.methods.rationale.datasets import Form
 from shoestring.methods.rationale.examples import Example
+from shoestring.methods.rationale.lessons import source_of
 from shoestring.methods.rationale.rows import Row
 from shoestring.methods.rationale.tools_form import Said, first_row
 from shoestring.methods.rationale.tools_student import opened
@@ -106,8 +107,7 @@ class Asking:
                 if name in row.cells:
                     raise ValueError(f"{row.place}: column {name!r} would be written over: rename it, or leave it out")
             found = datasets.example(row, form)
-            # it learnt from reasons that do not tell the answer
-            yield filters.apply([found], ["leak"]).examples[0]
+            yield filters.unanswered(found)  # it learnt from reasons that do not tell the answer
 
     def _write(self, examples: list[Example], stream: TextIO, counts: Counts) -> None:
         answers = self._student.answers(examples, self._reasons, self._free)
@@ -119,8 +119,8 @@ class Asking:
                 counts.right += labels.same(example.label, answer.label, example.options, example.expression)
         stream.flush()
         counts.answered += len(examples)
-        prefix = self._student.taught.wording.label
-        whole = self._uncut.sources([prefix + example.text for example in examples])
+        taught = self._student.taught
+        whole = self._uncut.sources([source_of(example, taught.way, taught.wording) for example in examples])
         counts.cut += sum(len(ids) > self.room for ids in whole)
 
 

@@ -125,7 +125,8 @@ class Attempts:
             self._grace.cancel()
         if self._why:
             left = self._count - len(self.answers) - len(self.failed)
-            self.stopped = f"{self._why}{self.purse.standing()}, {left:,} of {self._count:,} questions are left"
+            standing = [*self.purse.standing(), f"{left:,} of {self._count:,} questions are left"]
+            self.stopped = self._why + ", ".join(standing)
         if self._error is not None:
             raise self._error
         if cancelled:
@@ -252,12 +253,14 @@ class Attempts:
             return False
         reason = f"{failure} ({item.failures + item.waits} attempts)"
         self._given_up += 1
-        if self._answered < item.began and (not failure.heard or self._given_up >= _DOWN):
-            raise ValueError(
-                f"{reason}: is the server up? Nothing was answered meanwhile; {len(self.answers):,} of {self._count:,} "
-                "answers are kept, and the same command goes on"
-            )
-        self._fails(item, reason)
+        if self._answered >= item.began or (failure.reached and self._given_up < _DOWN):
+            self._fails(item, reason)
+            return True
+        down = f"{reason}: is the server up? Nothing was answered meanwhile"
+        if not self.answers:
+            raise ValueError(f"{down}; the same command goes on")
+        self._why = self._why or f"{down}: "
+        self._stop()
         return True
 
     def _counts(self, item: _Open, failure: Unanswered) -> bool:

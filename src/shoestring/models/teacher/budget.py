@@ -154,7 +154,7 @@ class Purse:
         money = "" if self.budget.money is None else f" ({self.budget.cost(most):.4g} in money)"
         return f"may take {most.tokens:,} tokens{money}"
 
-    def standing(self) -> str:
+    def standing(self) -> list[str]:
         """What is paid of the budget, in words."""
         parts = []
         if self.budget.tokens is not None:
@@ -163,7 +163,7 @@ class Purse:
             parts.append(f"{self.budget.cost(self.spent):.4g} of {self.budget.money:.4g} in money is paid")
         if self.doubtful.tokens:
             parts.append(f"up to {self.doubtful.tokens:,} tokens more may be, for answers that were lost on their way")
-        return ", ".join(parts)
+        return parts
 
     def _add(self, taken: Taken, known: bool, requests: int) -> None:
         if known:

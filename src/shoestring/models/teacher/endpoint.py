@@ -77,12 +77,12 @@ class Endpoint:
                 f"{self.url}: no secure connection ({error}): is it https, and its certificate known?"
             ) from None
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise Unanswered(f"{self.url} cannot be reached ({_reason(error)})", heard=False) from None
+            raise Unanswered(f"{self.url} cannot be reached ({_reason(error)})", reached=False) from None
         except TimeoutError:
-            raise Unanswered(f"{self.url}: no answer within {self._timeout:g} s", heard=False, maybe=True) from None
+            raise Unanswered(f"{self.url}: no answer within {self._timeout:g} s", maybe=True) from None
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise Unanswered(f"{self.url}: the connection broke ({reason})", heard=False, maybe=True) from None
+            raise Unanswered(f"{self.url}: the connection broke ({reason})", maybe=True) from None
         finally:
             self._pending -= 1
         replayed = response.headers.get("Idempotent-Replayed", "").lower() == "true"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,9 +138,8 @@ class Local:
         stops: list[Stops | Unwanted] = [Unwanted([one.future for one in batch])]
         if parameters.stop:
             stops.append(Stops(parameters.stop, self._tokenizer, width))
-        # what is left unset comes from the model's own settings, a penalty for repetition for one
         settings = GenerationConfig(
-            max_length=width + parameters.max_tokens,
+            max_new_tokens=parameters.max_tokens,
             do_sample=False,
             temperature=1.0,
             top_p=1.0,
@@ -149,7 +150,7 @@ class Local:
         )
         generator: Any = network
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), _as_long_as_asked(network):
                 written = generator.generate(
                     input_ids=ids,
                     attention_mask=mask,
@@ -166,6 +167,20 @@ class Local:
             Reply(*ended(row[width:].tolist(), ending, parameters, self._tokenizer, len(one.prompt)), self.model)
             for one, row in zip(batch, written, strict=True)
         ]
+
+
+@contextmanager
+def _as_long_as_asked(network: Any) -> Iterator[None]:
+    """Without what a model's own settings say of an answer's length and number. The others stay, a penalty for
+    repetition for one: `generate` takes from there what it is not given."""
+    own = network.generation_config
+    network.generation_config = copy.deepcopy(own)
+    for name in ("max_length", "max_new_tokens", "min_length", "min_new_tokens", "max_time", "num_return_sequences"):
+        setattr(network.generation_config, name, None)
+    try:
+        yield
+    finally:
+        network.generation_config = own
 
 
 def _give(batch: Sequence[_Waiting], work: asyncio.Future[list[Reply]]) -> None:

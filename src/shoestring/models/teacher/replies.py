@@ -64,7 +64,9 @@ def words_of(body: bytes) -> str:
 
 
 def one_line(body: bytes, most: int = 200) -> str:
-    text = " ".join(body[: 4 * most].decode("utf-8", "replace").split())
+    """What a terminal may be shown: a server's control characters, which it would obey, are spaces."""
+    said = body[: 4 * most].decode("utf-8", "replace")
+    text = " ".join("".join(letter if letter.isprintable() else " " for letter in said).split())
     return text if len(text) <= most else text[:most] + "…"
 
 

@@ -90,7 +90,7 @@ class Unanswered(Exception):  # noqa: N818
     """No answer came of this attempt; another may bring one.
 
     wait     seconds the server asks everybody to wait, where it does
-    heard    whether anything answered at all, if only by an error
+    reached  whether there was a server: where not, it is no question's fault
     maybe    whether the attempt may have been paid for: it was sent, and what became of it is not known
     paid     (prompt, completion) tokens, where the server said them of an answer that cannot be used
     replayed whether the server said that it had given this answer before, and charges it once
@@ -101,13 +101,13 @@ class Unanswered(Exception):  # noqa: N818
         reason: str,
         *,
         wait: float | None = None,
-        heard: bool = True,
+        reached: bool = True,
         maybe: bool = False,
         paid: tuple[int, int] | None = None,
         replayed: bool = False,
     ) -> None:
         super().__init__(reason)
-        self.wait, self.heard, self.maybe, self.paid, self.replayed = wait, heard, maybe, paid, replayed
+        self.wait, self.reached, self.maybe, self.paid, self.replayed = wait, reached, maybe, paid, replayed
 
 
 class Refused(Exception):  # noqa: N818
