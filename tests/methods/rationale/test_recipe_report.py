@@ -178,6 +178,16 @@ def test_notes(simple: Report) -> None:
     assert "left out" not in notes
 
 
+def test_where_dev_chooses_nothing_no_note_says_that_it_does() -> None:
+    found = outcomes(SIMPLE)
+    for done in found.values():
+        done.points = done.points[-1:]
+    notes = " ".join(report("r", found, chosen(), ground(), ASKED).notes)
+    assert "Nothing is chosen on dev, 2 (chains) labelled examples: students are those at the end of their" in notes
+    assert "best on dev" not in notes
+    assert "chosen, holds" not in notes
+
+
 def test_the_matched_twin_is_told_by_what_it_took() -> None:
     """It may have ended early, at fewer FLOPs than it might have had."""
     found = outcomes(SIMPLE)

@@ -38,12 +38,7 @@ def told(found: Found, chosen: Plan, ground: Ground, title: Callable[[Cell], str
     yield from _rates(chosen, ground, title)
     yield from _seeds(ground)
     yield from _ended(found)
-    sizes = ", ".join(f"{len(task.dev):,} ({task.name})" for task in ground.tasks.values())
-    yield f"Dev, by which all arms are chosen, holds {sizes} labelled examples, which are in no row's cost."
-    yield (
-        "What is tuned and the step at which a student is taken are chosen on dev; scores, curves and savings are "
-        "of test, of the student that was best on dev until then."
-    )
+    yield from _dev(found, chosen, ground)
     yield from _said(found, title)
 
 
@@ -187,6 +182,20 @@ def _seeds(ground: Ground) -> Iterator[str]:
     """What does not differ from seed to seed."""
     if any(start.folder is not None for start in ground.starts.values()):
         yield "All seeds of a model go on from the same weights, of which ± says nothing."
+
+
+def _dev(found: Found, chosen: Plan, ground: Ground) -> Iterator[str]:
+    """What is chosen by whom."""
+    sizes = ", ".join(f"{len(task.dev):,} ({task.name})" for task in ground.tasks.values())
+    looks = max(len(one.points) for arms in found.values() for some in arms.values() for one in some)
+    if looks == 1 and not chosen.tried:
+        yield f"Nothing is chosen on dev, {sizes} labelled examples: students are those at the end of their runs."
+        return
+    yield f"Dev, by which all arms are chosen, holds {sizes} labelled examples, which are in no row's cost."
+    yield (
+        "What is tuned and the step at which a student is taken are chosen on dev; scores, curves and savings are "
+        "of test, of the student that was best on dev until then."
+    )
 
 
 def _ended(found: Found) -> Iterator[str]:
