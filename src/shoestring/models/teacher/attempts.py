@@ -146,7 +146,8 @@ class Attempts:
 
     async def _work(self) -> None:
         while self._left and not self._stopping:
-            item = self._left.popleft()
+            # after one that was given up the next comes from the other end: neighbours may be as hard
+            item = self._left.pop() if self._given_up else self._left.popleft()
             try:
                 await self._one(item)
             except Refused as refused:
