@@ -36,7 +36,7 @@ def test_what_it_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         "report.html",
     }
     assert f"The report: {tmp_path}/out/report.html" in capsys.readouterr().out.replace("\n", " ").strip()
-    with pytest.raises(ValueError, match=r"it holds a run with steps=1, this one has 2"):
+    with pytest.raises(ValueError, match=r"it holds a run with steps=1, this one has steps=2"):
         experiment.carry_out(Small(steps=2), tmp_path / "out", found)
 
 

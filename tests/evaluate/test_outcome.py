@@ -45,10 +45,11 @@ def test_how_fast_it_runs_may_change(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "named"),
     [
-        (RECIPE.replace("3", "4"), "it holds a run with steps=3, this one has 4"),
-        (RECIPE.replace("length: 4", "length: 5"), r"text.length=4, this one has 5"),
-        (RECIPE + "seed: 1\n", "seed=None, this one has 1"),
-        ("compute: {workers: null}\ntext: {length: 4}\n", "steps=3, this one has None"),
+        (RECIPE.replace("3", "4"), "it holds a run with steps=3, this one has steps=4"),
+        (RECIPE.replace("length: 4", "length: 5"), r"text.length=4, this one has text.length=5"),
+        (RECIPE + "seed: 1\n", "seed=None, this one has seed=1"),
+        ("compute: {workers: null}\ntext: {length: 4}\n", "steps=3, this one has steps=None"),
+        ("steps: 5\ntext: {length: 9}\n", "a run with steps=3, text.length=4, this one has steps=5, text.length=9"),
     ],
 )
 def test_another_recipe_is_refused_by_key_and_leaves_the_first(tmp_path: Path, other: str, named: str) -> None:

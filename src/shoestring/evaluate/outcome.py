@@ -89,14 +89,13 @@ def _same(path: Path, recipe: str) -> None:
         if not isinstance(before, dict):
             raise ValueError(f"{path}: not the recipe of a run: give another --out, or delete the folder")
         before, now = _flat(before), _flat(now)
-        for key in sorted({*before, *now} - {*_FREE}):
-            if before.get(key) != now.get(key):
-                if not _begun(path.parent):
-                    break
-                raise ValueError(
-                    f"{path.parent}: it holds a run with {key}={before.get(key)!r}, this one has {now.get(key)!r}: "
-                    "give another --out, or delete the folder"
-                )
+        keys = [key for key in sorted({*before, *now} - {*_FREE}) if before.get(key) != now.get(key)]
+        if keys and _begun(path.parent):
+            there, here = (", ".join(f"{key}={one.get(key)!r}" for key in keys) for one in (before, now))
+            raise ValueError(
+                f"{path.parent}: it holds a run with {there}, this one has {here}: give another --out, or delete the "
+                "folder"
+            )
     files.replace(path, recipe)
 
 

@@ -96,7 +96,7 @@ def test_other_words() -> None:
     ("way", "example", "lacks"),
     [
         ("standard", replace(BOTH, label=None, teacher_label=None), "label"),
-        ("distilled", UNREAD, "label"),
+        ("distilled", UNREAD, "label of the teacher's"),
         ("two-task", UNREAD, "rationale"),
         ("two-task", replace(BOTH, label=None, teacher_label=None), "label"),
         ("two-task", replace(BOTH, rationale=""), "rationale"),

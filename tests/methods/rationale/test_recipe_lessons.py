@@ -105,7 +105,7 @@ def without(whole: Task, places: Sequence[int], **lacking: Any) -> Task:
         ("two-task", {"rationale": None}, "no example has a rationale"),
         ("two-task", {"label": None, "teacher_label": None}, "no example has a label"),
         ("standard", {"label": None, "teacher_label": None}, "no example has a label"),
-        ("distilled", {"teacher_label": None}, "no example has a label"),
+        ("distilled", {"teacher_label": None}, "no example has a label of the teacher's"),
         ("two-task, agreeing reasons", {"teacher_label": "neither"}, "no example has a rationale"),
         ("two-task, shuffled reasons", {"rationale": None}, "0 reasons cannot be shuffled"),
         ("informed", {"rationale": "The answer is yes."}, "no example has a label and a rationale"),

@@ -86,6 +86,22 @@ def test_the_papers_own_files(call, rows_file, tmp_path, read_rows):
     assert (left["rationale"], left["llm_rationale"]) == (None, "It is open."), "as it came with the data"
 
 
+@pytest.mark.parametrize("name", ["rationale", "teacher_label"])
+def test_what_another_teacher_gave_is_not_written_over(call, rows_file, tmp_path, name):
+    """Where a column is named, and the one that is written holds something else."""
+    row = {"text": "a", "label": "b", "why": "It is.", "says": "b"}
+    words = ("--rationale", "why", "--teacher-label", "says", "--length", "1:9")
+    rows_file([{**row, name: "x"}])
+    found = call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words)
+    assert (found.code, found.out, found.err.count("\n")) == (2, "", 1)
+    assert f"data.jsonl, row 1: its {name!r} is not what " in found.err
+    assert not (tmp_path / "f.jsonl").exists()
+    rows_file([row])
+    assert call("filter", tmp_path / "data.jsonl", "--out", tmp_path / "f.jsonl", *words).code == 0
+    again = ("filter", tmp_path / "f.jsonl", "--out", tmp_path / "g.jsonl", *words)
+    assert call(*again).code == 0, "what it wrote itself is no other teacher's"
+
+
 def test_one_teachers_reasons_stand_beside_no_other_teachers_labels(call, rows_file, tmp_path, read_rows):
     came = {"premise": "a", "hypothesis": "b", "label": "neutral", "llm_rationale": "No.", "llm_label": "contradiction"}
     rows_file([{**came, "rationale": "It is open.", "teacher_label": "neutral", **TOLD}])

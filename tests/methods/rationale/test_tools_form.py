@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shoestring.methods.rationale.datasets import Form
-from shoestring.methods.rationale.tools_form import Said, first_row
+from shoestring.methods.rationale.tools_form import Said, check_gold, first_row
 
 ASKED = {"rationale": "a", "teacher_label": "b", "agreement": None, "told": False}
 
@@ -54,6 +54,12 @@ def test_the_first_row(rows_file, tmp_path):
         first_row(rows_file([]))
     with pytest.raises(ValueError, match=r"no such file"):
         first_row(tmp_path / "none.jsonl")
+
+
+def test_no_gold_labels_are_missed_by_their_own_name(tmp_path):
+    check_gold(Form(), tmp_path / "data.jsonl")
+    with pytest.raises(ValueError, match=r"data\.jsonl: no column of gold labels: name it by --label; train --unlab"):
+        check_gold(Form(label=None), tmp_path / "data.jsonl")
 
 
 def test_parts_without_labels(rows_file):

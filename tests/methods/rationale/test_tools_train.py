@@ -113,7 +113,7 @@ def test_the_same_command_does_nothing_anew(train, tmp_path):
     ]
     other = train("--seed", 1)
     assert other.code == 2
-    assert "it holds a run with seed=0, this one has 1" in other.err
+    assert "it holds a run with seed=0, this one has seed=1" in other.err
     assert (tmp_path / "student" / "rationale.json").exists()
     (tmp_path / "student" / "model.safetensors").unlink()
     gone = train()
@@ -180,6 +180,7 @@ def test_rows_without_labels_and_files_to_judge_by(train, rows_file, tmp_path):
     rows_file(OTHERS, "dev.jsonl")
     rows_file([*OTHERS, *({"text": one["text"], "label": one["label"]} for one in ROWS[:5])], "test.jsonl")
     files = ("--dev", tmp_path / "dev.jsonl", "--test", tmp_path / "dev.jsonl")
+    assert "data.jsonl: no column of gold labels: name it by --label" in train(*files, "--steps", 2).err
     refused = train("--unlabelled", *files, "--steps", 2)
     assert refused.code == 2
     assert "dev.jsonl: no rows are left for test, as the texts of all 12" in refused.err, (
@@ -190,6 +191,7 @@ def test_rows_without_labels_and_files_to_judge_by(train, rows_file, tmp_path):
     assert done.code == 0, done.err
     assert "80 to train on" in done.out
     assert "6 of dev, 6 of test" in done.out
+    assert "warning: on test no better than a guess (" in done.out
 
 
 def test_adapters_in_a_trained_model_are_merged_in_the_end(train, tmp_path, monkeypatch):
@@ -251,7 +253,7 @@ def test_a_packed_model_is_unpacked_once(train, tmp_path, monkeypatch):
         (("--tokens", "4,4"), "train: lessons.tokens.0: expected greater than or equal to 8, got 4"),
         (("--parts", "3"), "expected a batch that 1 processes times 3 parts divide, got 4"),
         (("--way", "two"), "'two' is not one of"),
-        (("--unlabelled",), "expected dev and test, with gold labels"),
+        (("--unlabelled",), "--unlabelled: give --dev and --test, whose rows have gold labels"),
         (("--dev", "{tmp}/none.jsonl"), "none.jsonl: no such file"),
         (("--tokenizer", "bpe:many"), "expected a vocabulary size after 'bpe:'"),
         (("--out", "{tmp}/data.jsonl"), "data.jsonl: a file: expected a folder"),

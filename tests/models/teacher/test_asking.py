@@ -186,7 +186,9 @@ def test_nobody_there_is_one_line(store, questions):
     with serving(upper) as served:
         url = served.url
     limits = Limits(first_wait=0.001, longest_wait=0.01, attempts=3)
-    with pytest.raises(ValueError, match=rf"^{url} cannot be reached \(Connection refused\) \(3 attempts\): [^\n]+$"):
+    with pytest.raises(
+        ValueError, match=rf"^{url} cannot be reached \(Connection refused\) \(3 attempts\), and [^\n]+$"
+    ):
         ask(questions(1000), Endpoint("m", url), PARAMETERS, store, limits=limits)
 
 

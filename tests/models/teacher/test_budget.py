@@ -100,7 +100,7 @@ def test_it_says_where_it_stands():
     assert purse.standing() == [
         "1,200 of 2,000 tokens are paid",
         "0.03 of 0.5 in money is paid",
-        "up to 300 tokens more may be, for answers that were lost on their way",
+        "up to 300 tokens may be paid besides, for answers that were lost on their way",
     ]
     assert purse.need(Taken(1000, 1000)) == "may take 2,000 tokens (0.11 in money)"
 

@@ -119,7 +119,8 @@ def lessons(examples: Sequence[Example], way: Way, wording: Wording) -> dict[str
             found[LABEL].append(Lesson(source, answer))
     for task, there in {**{RATIONALE: []}, **found}.items():
         if not there and (task == LABEL or way == "two-task"):
-            lacking = f"{LABEL} and a {RATIONALE}" if way in ("single-task", "informed") else task
+            both = f"{LABEL} and a {RATIONALE}"
+            lacking = {"single-task": both, "informed": both, "distilled": f"{LABEL} of the teacher's"}.get(way, task)
             raise ValueError(
                 f"{way}: no example has a {lacking}: expected some; see what was read, and what was filtered"
             )

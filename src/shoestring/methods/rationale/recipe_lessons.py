@@ -57,9 +57,8 @@ def check_lessons(recipe: Recipe, tasks: Iterable[Task], arms: Iterable[str]) ->
         except ValueError as error:
             drawn = f"{task.name}, {len(places):,} examples ({100 * least:.3g} %), seed {seed}"
             lacking = str(error).removeprefix(f"{way_of(arm)}: ")
-            raise ValueError(
-                f"{drawn}, {arm}: {lacking}; take a larger fraction, give more, or leave the arm out"
-            ) from None
+            mend = "take a larger fraction, give more, or leave the arm out" if least < 1 else "give more"
+            raise ValueError(f"{drawn}, {arm}: {lacking}; {mend}") from None
 
 
 def cost_of_labels(arm: str, examples: Sequence[Example]) -> int:

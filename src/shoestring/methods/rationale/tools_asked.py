@@ -129,7 +129,7 @@ class Wanted:
             except KeyboardInterrupt:
                 interrupted = True
                 read = self._ask(examples, teacher, store, budget=replace(budget, tokens=0))  # asks nothing more
-                asked = replace(read.asked, stopped="stopped before it was answered", failed=dict(failed))
+                asked = replace(read.asked, stopped="by Ctrl-C", failed=dict(failed))
                 read = replace(read, asked=asked)
             if not read.answered:
                 reason = next(iter(read.asked.failed.values()), None) or read.asked.stopped

@@ -16,7 +16,7 @@ from shoestring.methods.rationale.parse import PROBLEMS, Parsed
 from shoestring.methods.rationale.tools_asked import WRITTEN, Found
 from shoestring.models.teacher.words import Reply
 
-UNANSWERED = "no answer"
+UNANSWERED, LEFT = "no answer", "stopped before it was answered"
 SHOWN = 3  # examples of a problem
 _LENGTH = 100  # characters of one
 
@@ -50,7 +50,7 @@ def answered(read: Read, samples: int, licence: str | None) -> Iterator[Example]
         wrong = Counter(one.problem if one is not None else UNANSWERED for one in parsed)
         del wrong[None]
         if wrong:
-            record["problem"] = _problem(wrong, samples, reasons.get(place, read.asked.stopped))
+            record["problem"] = _problem(wrong, samples, reasons.get(place, LEFT))
         completion = next((reply.text for one, reply in _read(parsed, replies) if one.problem is not None), None)
         if completion is not None:
             record["completion"] = completion
@@ -137,9 +137,9 @@ def _failures(read: Read) -> dict[int, str]:
     return {names[name]: reason for name, reason in read.asked.failed.items()}
 
 
-def _problem(wrong: Mapping[str | None, int], samples: int, reason: str | None) -> str:
+def _problem(wrong: Mapping[str | None, int], samples: int, reason: str) -> str:
     said = []
     for name, count in wrong.items():
-        part = f"{name}: {reason or 'not asked'}" if name == UNANSWERED else str(name)
+        part = f"{name}: {reason}" if name == UNANSWERED else str(name)
         said.append(part if samples == 1 else f"{part} ({count} of {samples} samples)")
     return "; ".join(said)

@@ -24,7 +24,7 @@ from shoestring.methods.rationale.recipe_schema import (
     Columns,
     Recipe,
 )
-from shoestring.methods.rationale.tools_form import Said, check_reasons
+from shoestring.methods.rationale.tools_form import Said, check_gold, check_reasons
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
 from shoestring.methods.rationale.tools_train import MODEL
 
@@ -49,6 +49,7 @@ def recipe(given: Mapping[str, Any]) -> Recipe:
         if name not in SHORT:
             hint = rows.nearest(name, SHORT) or f"; expected one of {', '.join(SHORT)}"
             raise ValueError(f"--arms {name!r}: no such arm{hint}")
+    check_gold(form, given["data"])
     check_reasons(form, given["data"])
     if "human" in chosen and form.human is None:
         raise ValueError("--arms 'human': no column of people's reasons is there: leave it out")

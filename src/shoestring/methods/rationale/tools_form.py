@@ -101,6 +101,14 @@ def check_reasons(form: Form, data: Path) -> None:
         raise ValueError(f"{data}: no column of reasons: name it by --rationale, or let `ask` write them")
 
 
+def check_gold(form: Form, data: Path) -> None:
+    """Raises ValueError where no column holds gold labels."""
+    if form.label is None:
+        raise ValueError(
+            f"{data}: no column of gold labels: name it by --label; train --unlabelled learns from the teacher's"
+        )
+
+
 def first_row(data: Path) -> Mapping[str, Any]:
     """The first row of a file. Raises ValueError where there is none."""
     from shoestring.methods.rationale import rows

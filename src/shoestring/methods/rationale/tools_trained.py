@@ -22,7 +22,7 @@ from shoestring.methods.rationale.recipe_plan import outcomes_of
 from shoestring.methods.rationale.recipe_schema import STANDARD, TWO_TASK, Columns, Count, Name, Recipe
 from shoestring.methods.rationale.recipe_setting import Setting, folder_of, settings_of
 from shoestring.methods.rationale.rows import FORM
-from shoestring.methods.rationale.tools_form import Said, check_reasons
+from shoestring.methods.rationale.tools_form import Said, check_gold, check_reasons
 from shoestring.methods.rationale.tools_out import leaving_nothing_begun
 from shoestring.models import folders
 
@@ -84,6 +84,12 @@ class Training(config.Recipe):
     def of(cls, given: Mapping[str, Any]) -> Training:
         """By the command's options. Raises ValueError where one is none, or they do not fit together."""
         form = Said.of(given).of_parts(given["data"], given["dev"], given["unlabelled"])
+        if not given["unlabelled"]:
+            check_gold(form, given["data"])
+        elif None in (given["dev"], given["test"]):
+            raise ValueError(
+                "--unlabelled: give --dev and --test, whose rows have gold labels, to choose by and report on"
+            )
         if given["way"] in REASONED:
             check_reasons(form, given["data"])
         rates = tools_recipe.rates_of(given["learning_rate"], [given["model"]], given["tokenizer"], given["lora"])

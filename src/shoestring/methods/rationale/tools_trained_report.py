@@ -13,7 +13,7 @@ from shoestring.methods.rationale.lessons import REASONED
 from shoestring.methods.rationale.recipe_arm import Outcome
 from shoestring.methods.rationale.recipe_data import Task
 from shoestring.methods.rationale.recipe_lengths import cut
-from shoestring.methods.rationale.recipe_notes import left_out
+from shoestring.methods.rationale.recipe_notes import learnt, left_out
 from shoestring.methods.rationale.recipe_setting import wording
 from shoestring.methods.rationale.tools_trained import Trained
 
@@ -82,6 +82,9 @@ def sentences(trained: Trained) -> Iterator[str]:
         if other.early:
             last, patience = other.points[-1]["step"], trained.training.patience
             yield f"{what} {named(setting)}: ended at step {last}, after {patience} measurements no better (--patience)"
+    if not learnt([one], task):
+        guess = f"on test no better than a guess ({task.guessed:.1%})"
+        yield f"warning: {guess}: give more --steps, more --patience, or another --learning-rate"
     (model,) = trained.ground.starts
     for sentence in cut(trained.ground.coder(model), task.train, [trained.training.way]):
         yield f"{sentence}: see --tokens"

@@ -124,8 +124,8 @@ class Attempts:
         if self._grace is not None:
             self._grace.cancel()
         if self._why:
-            left = self._count - len(self.answers) - len(self.failed)
-            standing = [*self.purse.standing(), f"{left:,} of {self._count:,} questions are left"]
+            left = self._count - len(self.answers)
+            standing = [*self.purse.standing(), f"{left:,} of {self._count:,} questions are left without an answer"]
             self.stopped = self._why + ", ".join(standing)
         if self._error is not None:
             raise self._error
@@ -257,10 +257,10 @@ class Attempts:
         if self._answered >= item.began or (failure.reached and self._given_up < _DOWN):
             self._fails(item, reason)
             return True
-        down = f"{reason}: is the server up? Nothing was answered meanwhile"
+        down = f"{reason}, and nothing was answered while it was tried: is the server up?"
         if not self.answers:
-            raise ValueError(f"{down}; the same command goes on")
-        self._why = self._why or f"{down}: "
+            raise ValueError(f"{down} The same command goes on")
+        self._why = self._why or f"{down} "
         self._stop()
         return True
 

@@ -162,7 +162,9 @@ class Purse:
         if self.budget.money is not None:
             parts.append(f"{self.budget.cost(self.spent):.4g} of {self.budget.money:.4g} in money is paid")
         if self.doubtful.tokens:
-            parts.append(f"up to {self.doubtful.tokens:,} tokens more may be, for answers that were lost on their way")
+            parts.append(
+                f"up to {self.doubtful.tokens:,} tokens may be paid besides, for answers that were lost on their way"
+            )
         return parts
 
     def _add(self, taken: Taken, known: bool, requests: int) -> None:
