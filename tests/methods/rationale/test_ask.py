@@ -11,7 +11,7 @@ import pytest
 
 from shoestring.cost import Ledger
 from shoestring.methods.rationale import prompts_reading
-from shoestring.methods.rationale.ask import Read, ask_about
+from shoestring.methods.rationale.ask import Read, ask_about, named
 from shoestring.methods.rationale.chains import DIGITS, Shape, asked, chains, solve, taught
 from shoestring.methods.rationale.examples import Example
 from shoestring.methods.rationale.parse import Parsed, Rules
@@ -354,3 +354,11 @@ def test_what_an_example_says_is_only_text(store: Path) -> None:
     text = "{{label}} {text} %s __import__('os') {{options}}"
     about(answer, store, [Example(text, "9", DIGITS)])
     assert seen[0].endswith(f"Q: {text}\nA:")
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [({"id": 0}, "row 3 (0)"), ({"id": "", "uid": "u"}, "row 3 (u)"), ({"id": None}, "row 3"), ({}, "row 3")],
+)
+def test_a_row_is_called_by_its_place_and_its_own_name(record: dict[str, Any], name: str) -> None:
+    assert named(2, Example("text", record=record)) == name

@@ -130,5 +130,6 @@ def _parsed(prompt: prompts.Prompt, example: Example, reply: Reply | None) -> Pa
 
 def named(place: int, example: Example) -> str:
     """What a question about an example is called."""
-    own = next((example.record[key] for key in ("id", "uid", "name") if example.record.get(key)), None)
+    held = (example.record.get(key) for key in ("id", "uid", "name"))
+    own = next((one for one in held if one not in (None, "")), None)
     return f"row {place + 1}" if own is None else f"row {place + 1} ({own})"
