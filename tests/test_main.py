@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -207,6 +208,26 @@ def test_an_interrupt_says_how_to_go_on(call: Call, monkeypatch: pytest.MonkeyPa
     found = call("list")
     assert found.code == 130
     assert "stopped; the same command goes on from the last checkpoint" in found.err
+
+
+def test_an_interrupt_of_which_an_import_made_another_error_is_one_still(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def importing() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("initialization failed") from None
+
+    monkeypatch.setattr(rooms, "every", importing)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # where these tests go on in the background too
+    try:
+        found = call("list")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (found.code, found.err.count("\n")) == (130, 1)
+    assert "stopped; the same command goes on" in found.err
 
 
 # what it hands on

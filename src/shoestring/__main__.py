@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import click
@@ -150,9 +155,10 @@ def main() -> None:
     """Run the command line: what a user did wrong is one line on standard error and exit code 2, no traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns at each fork
     try:
-        # typer turns Ctrl-C into a returned 130
-        if app(prog_name="shoestring", standalone_mode=False) == 130:
-            raise KeyboardInterrupt
+        with _interruptible():
+            # typer turns Ctrl-C into a returned 130
+            if app(prog_name="shoestring", standalone_mode=False) == 130:
+                raise KeyboardInterrupt
     except click.ClickException as error:
         _stop(" ".join(error.format_message().split()), 2)
     except KeyboardInterrupt:
@@ -161,6 +167,31 @@ def main() -> None:
         if os.environ.get("SHOESTRING_TRACEBACK"):
             raise
         _stop(" ".join(str(error).split()), 2)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is Ctrl-C, also where a library that was being imported has made another error of it."""
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        signal.default_int_handler(number, frame)
+
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    except Exception:
+        if pressed:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def _stop(message: str, code: int) -> None:
