@@ -74,8 +74,11 @@ def form(name: str) -> Form:
     return FORMS[name]
 
 
-def went_through(source: str | Path) -> bool:
-    """Whether the rows of a file are such as `write` writes, by the first."""
+def is_kept(source: str | Path) -> bool:
+    """Whether the rows of a file are such as `write` writes, by the first of them.
+
+    Raises ValueError where there is no such file, or its first line is no row.
+    """
     return any(set(KEPT) <= set(row.cells) for row in islice(rows.read(source), 1))
 
 

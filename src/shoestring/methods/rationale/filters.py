@@ -144,7 +144,7 @@ def _taken(name: str, examples: Sequence[Example], judged: Judged) -> tuple[list
     kept = [after for after in judged if after is not None]
     out = [before for before, after in pairs if after is None]
     changed = sum(after is not None and before.rationale != after.rationale for before, after in pairs)
-    holding = sum(one.rationale is not None and named(one) for one in kept) if name == "leak" else 0
+    holding = sum(names_label(one) for one in kept) if name == "leak" else 0
     again = sum(_repeated(examples)) if name == "duplicates" else 0
     needed = {"agrees": "label", "consistent": "agreement"}.get(name, "rationale")
     able = sum(one.rationale is not None and getattr(one, needed) is not None for one in examples)
@@ -175,7 +175,7 @@ def _leak(examples: Sequence[Example], remove: bool = False) -> Judged:
             continue
         reason = leaks.without_answer(one.rationale, _answers(one))
         short = one if reason == one.rationale else replace(one, rationale=reason)
-        judged.append(short if reason and not (remove and named(short)) else None)
+        judged.append(short if reason and not (remove and names_label(short)) else None)
     return judged
 
 
@@ -225,7 +225,7 @@ def _answers(one: Example) -> set[str]:
     return {answer for answer in (*one.options, one.label, one.teacher_label) if answer is not None}
 
 
-def named(one: Example) -> bool:
+def names_label(one: Example) -> bool:
     """Whether its reason names its gold label word for word."""
     return one.rationale is not None and one.label is not None and leaks.names(one.rationale, one.label)
 

@@ -169,7 +169,7 @@ def _read(one: DataSet, name: str, form: datasets.Form, reasons: datasets.Reason
     """Without the rows themselves: runs in other processes get a copy. In a file of a known set that went through `ask`
     or `filter`, what these wrote stands for what the set came with."""
     found = files.find(name)
-    if isinstance(one.form, str) and datasets.went_through(found):
+    if isinstance(one.form, str) and datasets.is_kept(found):
         form = datasets.kept(form)
     return [replace(example, record={}) for example in datasets.read(found, form, reasons)]
 

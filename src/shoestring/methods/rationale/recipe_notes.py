@@ -229,7 +229,7 @@ def _unanswered(task: Task) -> str:
     read = [filters.unanswered(one) for one in given]
     nothing = sum(one.rationale is None for one in read)
     changed = sum(before.rationale != after.rationale for before, after in zip(given, read, strict=True)) - nothing
-    naming = sum(filters.named(one) for one in read)
+    naming = sum(filters.names_label(one) for one in read)
     return (
         f"{changed:,} of {len(given):,} reasons lost the words that state the answer, {nothing:,} "
         f"were nothing else and are left out; {naming:,} name it still"

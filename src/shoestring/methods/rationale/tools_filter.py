@@ -79,8 +79,8 @@ def filter_rows(
     found = said.form_of(data)
     check_reasons(found, data)
     examples = datasets.read(data, found)
-    _check_one(data, examples, "rationale", found.rationale)
-    _check_one(data, examples, "teacher_label", found.teacher_label)
+    _check_not_lost(data, examples, "rationale", found.rationale)
+    _check_not_lost(data, examples, "teacher_label", found.teacher_label)
     if agrees:
         _check_labels(data, examples)
     done = filters.apply(examples, list(chosen), drop.value, chosen)
@@ -102,7 +102,7 @@ def _rewritten(example: Example, column: str | None, chosen: Collection[str]) ->
     return replace(example, record={**record, FILTERED: [*(before if isinstance(before, list) else []), *chosen]})
 
 
-def _check_one(data: Path, examples: Sequence[Example], name: str, column: str | None) -> None:
+def _check_not_lost(data: Path, examples: Sequence[Example], name: str, column: str | None) -> None:
     """Raises ValueError where rows hold something else under a name that is written than in the column that is read."""
     for number, one in enumerate(examples, start=1):
         if column is not None and one.record.get(name) not in (None, one.record.get(column), getattr(one, name)):

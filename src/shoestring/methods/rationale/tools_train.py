@@ -104,7 +104,7 @@ def train(
     rationale: Rationale = None,
     teacher_label: TeacherLabel = None,
 ) -> None:
-    """Teach a student. The same command again goes on where it was stopped, from what was saved in the last minute.
+    """Teach a student. The same command goes on where it was stopped; at most a minute's training is done again.
 
     The step at which it is taken, the learning rate and --weight are chosen on dev, of all that are given; test is for
     the report alone. What was measured, and a picture of it, is in the folder training within --out.

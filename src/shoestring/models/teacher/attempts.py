@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -15,6 +13,7 @@ from shoestring.models.teacher.answers import Answers
 from shoestring.models.teacher.bounds import Bounds
 from shoestring.models.teacher.budget import Budget, Purse, Taken
 from shoestring.models.teacher.limits import Gate, Limits
+from shoestring.models.teacher.patience import Open, Patience
 from shoestring.models.teacher.sending import Sending
 from shoestring.models.teacher.words import Forbidden, Parameters, Question, Refused, Reply, Teacher, Unanswered
 
@@ -22,7 +21,6 @@ from shoestring.models.teacher.words import Forbidden, Parameters, Question, Ref
 # each other. Later it is half of what would spread all in flight evenly over the time of an answer
 _APART, _FARTHEST = 0.001, 0.002
 _REFUSED = 100  # questions refused, and none answered at all, or forbidden one after the other: it is none of theirs
-_DOWN = 10  # questions given up one after the other, none answered meanwhile: the server is at fault, not they
 
 
 class Standing(NamedTuple):
@@ -41,25 +39,6 @@ class Standing(NamedTuple):
 
 
 Tell: TypeAlias = Callable[[Standing], None]
-
-
-@dataclass
-class _Open:
-    """A question on its way.
-
-    failures  attempts that failed
-    waits     attempts that the server put off, while it answered nobody since `since`
-    began     when it was first sent
-    later     whether it was put behind the others already
-    """
-
-    key: str
-    question: Question
-    failures: int = 0
-    waits: int = 0
-    since: float = -math.inf
-    began: float = math.inf
-    later: bool = False
 
 
 class Attempts:
@@ -89,13 +68,13 @@ class Attempts:
         self._longest = parameters.max_tokens
         self._bounded = budget is not None or limits.tokens_per_minute is not None
         self._limits, self._bounds, self._gate, self._turns = limits, Bounds(), Gate(limits), asyncio.Lock()
-        self._left = deque(_Open(key, question) for key, question in questions.items() if key not in answers)
+        self._left = deque(Open(key, question) for key, question in questions.items() if key not in answers)
         self._count, self._say = len(questions), tell
         for key in list(answers)[-8:]:
             self._bounds.learn(questions[key], answers[key].prompt_tokens)
         self._workers: list[asyncio.Task[None]] = []
         self._keeping: set[asyncio.Task[None]] = set()
-        self._stopping, self._answered, self._given_up, self._forbidden = False, -math.inf, 0, 0
+        self._stopping, self._patience, self._forbidden = False, Patience(limits), 0
         self._reasons: dict[str, str] = {}
         self._lost = ""  # how the last attempt of unknown fate ended
         self._grace: asyncio.TimerHandle | None = None
@@ -147,7 +126,7 @@ class Attempts:
     async def _work(self) -> None:
         while self._left and not self._stopping:
             # after one that was given up the next comes from the other end: neighbours may be as hard
-            item = self._left.pop() if self._given_up else self._left.popleft()
+            item = self._left.pop() if self._patience.given_up else self._left.popleft()
             try:
                 await self._one(item)
             except Refused as refused:
@@ -159,7 +138,7 @@ class Attempts:
                         "the model, or a parameter of the request, that the server does not take?"
                     ) from None
 
-    async def _one(self, item: _Open) -> None:
+    async def _one(self, item: Open) -> None:
         """Ask until it is answered, has failed, or all is stopped."""
         while not self._stopping:
             turn = await self._turn(item)
@@ -185,9 +164,9 @@ class Attempts:
                 self.purse.release(most)
             if self._stopping or self._gives_up(item, failure):
                 return
-            await asyncio.sleep(self._limits.wait(item.failures + item.waits))
+            await asyncio.sleep(self._limits.wait(item.attempts))
 
-    async def _turn(self, item: _Open) -> tuple[Taken, Callable[[float], None]] | None:
+    async def _turn(self, item: Open) -> tuple[Taken, Callable[[float], None]] | None:
         """Wait until budget and rates let this one be sent; the most it may take. None where they never will."""
 
         def most() -> Taken:
@@ -219,7 +198,7 @@ class Attempts:
                 self.purse.release(held)
                 raise
 
-    def _arrives(self, item: _Open, reply: Reply, most: Taken, seconds: float) -> None:
+    def _arrives(self, item: Open, reply: Reply, most: Taken, seconds: float) -> None:
         """What an answer tells about those to come."""
         self._seconds = seconds if self._seconds is None else 0.95 * self._seconds + 0.05 * seconds
         self._gate.spread(min(_FARTHEST, self._seconds / self._concurrency / 2))
@@ -234,27 +213,27 @@ class Attempts:
             )
             self._stop()
 
-    async def _keeps(self, kept: asyncio.Future[None], item: _Open, reply: Reply) -> None:
+    async def _keeps(self, kept: asyncio.Future[None], item: Open, reply: Reply) -> None:
         await kept
         self.answers[item.key] = reply
-        self._answered, self._given_up, self._forbidden = time.monotonic(), 0, 0
+        self._patience.answered()
+        self._forbidden = 0
         self._tell()
 
-    def _fails(self, item: _Open, reason: str) -> None:
+    def _fails(self, item: Open, reason: str) -> None:
         self.failed[item.key] = self._reasons[item.question.name] = reason
         self._tell()
 
-    def _gives_up(self, item: _Open, failure: Unanswered) -> bool:
+    def _gives_up(self, item: Open, failure: Unanswered) -> bool:
         """Count a failure; whether it was the last there may be."""
         if failure.wait is not None:
             if failure.wait > self._limits.longest_pause:
                 raise ValueError(f"{failure}: it asks to wait {failure.wait:,.0f} s, then the same command goes on")
             self._gate.pause(failure.wait)
-        if not self._counts(item, failure):
+        if not self._patience.ends(item, failure):
             return False
-        reason = f"{failure} ({item.failures + item.waits} attempts)"
-        self._given_up += 1
-        if self._answered >= item.began or (failure.reached and self._given_up < _DOWN):
+        reason = f"{failure} ({item.attempts} attempts)"
+        if not self._patience.server_is_down(item, failure):
             self._fails(item, reason)
             return True
         down = f"{reason}, and nothing was answered while it was tried: is the server up?"
@@ -263,19 +242,6 @@ class Attempts:
         self._why = self._why or f"{down} "
         self._stop()
         return True
-
-    def _counts(self, item: _Open, failure: Unanswered) -> bool:
-        """Whether there were as many failures as there may be. Being put off is one only where nobody is answered: a
-        server that answers others is at its limit, and nothing is wrong with the question."""
-        now = time.monotonic()
-        if failure.wait is None:
-            item.failures += 1
-        elif item.waits and self._answered < item.since:
-            item.waits += 1
-        else:
-            item.waits, item.since = 1, now
-        put_off = item.waits and now - item.since < self._limits.patience
-        return item.failures + item.waits >= self._limits.attempts and not put_off
 
     def _stop(self) -> None:
         """Send nothing more, and wait for what is in flight, but not for ever."""
