@@ -1,4 +1,4 @@
-"""Attention by relative positions (Transformer-XL), for any rows: those of a sequence, and those of predicted positions.
+"""Attention by relative positions (Transformer-XL), for any rows: a sequence's own, and those of predicted positions.
 
 Scores are by content, by distance and by segment. None is kept for backward, which computes them again, a few rows at a
 time: what a layer keeps grows with its rows, not with rows times keys.
@@ -56,7 +56,8 @@ class View:
         """(B, Q) bool: rows that see no key at all."""
         if self.until is None:
             return self.rank.amin(dim=1, keepdim=True) >= self.sees
-        return torch.cat([self.blocked(rows, keys).all(-1)[:, 0] for rows, keys in self.parts], dim=1)
+        blind = [self.blocked(rows, keys).all(-1)[:, 0] for rows, keys in self.parts]
+        return torch.cat(blind, dim=1) if blind else torch.zeros_like(self.sees, dtype=torch.bool)
 
     @cached_property
     def parts(self) -> list[tuple[slice, slice]]:
@@ -67,9 +68,12 @@ class View:
         seen = [(self.rank < self.sees[:, some].amax(1, keepdim=True)).any(0) for some in rows]
         last = torch.stack([(one * places).amax() for one in seen]).tolist() if seen else []
         whole = self.rank.shape[1]
-        return [(some, slice(0, min(whole, max(1, -(-end // _KEYS)) * _KEYS))) for some, end in zip(rows, last, strict=True)]
+        return [
+            (some, slice(0, min(whole, max(1, -(-end // _KEYS)) * _KEYS))) for some, end in zip(rows, last, strict=True)
+        ]
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # traced, it breaks into a graph a piece
 def attend(
     content: Tensor,
     position: Tensor,
@@ -121,7 +125,7 @@ class _Attention(torch.autograd.Function):
         return read
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         content, position, segment, keys, values, distances, read = ctx.saved_tensors
         by_content, by_position = torch.empty_like(content), torch.empty_like(position)
@@ -136,7 +140,7 @@ class _Attention(torch.autograd.Function):
                 dropped = _dropped(likely, ctx.dropout, ctx.seed + rows.start)
                 here = gradient[:, :, rows]
                 by_value[:, :, seen] += dropped.transpose(-1, -2) @ here
-                # through softmax and dropout m: p (m dp - sum p m dp), and that sum is what was read, times its gradient
+                # through softmax and dropout m: p (m dp - sum p m dp); that sum is what was read, times its gradient
                 scores = here @ values[:, :, seen].transpose(-1, -2)
                 if ctx.dropout:
                     scores = scores.mul_(dropped).addcmul_(likely, mean[:, :, rows], value=-1)
@@ -188,11 +192,11 @@ class _Part:
             raw.scatter_add_(-1, self.columns.expand_as(given), given)
         flat = raw.flatten(2, 3)
         by_distance[:, :, self.wanted] += flat.transpose(-1, -2) @ self.position
-        rows = (flat @ self.distances).unflatten(2, (-1, self.rows.stop - self.rows.start))
-        return rows.transpose(1, 2).flatten(0, 1)
+        return self._raw(flat @ self.distances).transpose(1, 2).flatten(0, 1)
 
     def _raw(self, products: Tensor) -> Tensor:
-        return products.unflatten(2, (-1, self.rows.stop - self.rows.start))
+        rows = self.rows.stop - self.rows.start
+        return products.view(*products.shape[:2], products.shape[2] // rows, rows, products.shape[3])
 
     def _shifted(self, raw: Tensor) -> Tensor:
         """(G, N, B / G, rows, T) of (…, distances): nothing is copied where the rows are ordered."""
@@ -205,7 +209,7 @@ class _Part:
 
 def _halves(rows: Tensor, groups: int) -> Tensor:
     """(B, ...) as (G, B / G, ...)."""
-    return rows.unflatten(0, (groups, -1))
+    return rows.view(groups, len(rows) // groups, *rows.shape[1:])
 
 
 def _dropped(likely: Tensor, dropout: float, seed: int) -> Tensor:

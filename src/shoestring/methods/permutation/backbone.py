@@ -13,9 +13,9 @@ from transformers.models.xlnet.modeling_xlnet import XLNetLayer, XLNetModelOutpu
 
 from shoestring.methods.permutation.attention import View, attend
 from shoestring.methods.permutation.layout import Layout, Stream, distances
-from shoestring.methods.permutation.orders import HIDDEN
+from shoestring.methods.permutation.orders import HIDDEN, check
 
-_USUAL = {"perm_mask", "target_mapping", "input_mask", "output_attentions"}  # of transformers' body, often passed as None
+_USUAL = ("perm_mask", "target_mapping", "input_mask", "output_attentions")  # of transformers', often passed as None
 
 
 class TwoStream(nn.Module):
@@ -33,7 +33,8 @@ class TwoStream(nn.Module):
         self.dropout = body.dropout
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.word_embedding
+        embedding: nn.Module = self.word_embedding
+        return embedding
 
     def set_input_embeddings(self, embeddings: nn.Embedding) -> None:
         self.word_embedding = embeddings
@@ -64,8 +65,8 @@ class TwoStream(nn.Module):
         input_ids       (B, S); or inputs_embeds (B, S, width)
         attention_mask  (B, S): 0 where a token is padding
         mems            of each layer (M, B, width), as an earlier call gave it for the same rows
-        rank, sees      (B, S) integers, the order: see `Layout`. Without them all is seen, or, where the configuration's
-                        `attn_type` is "uni", what comes before
+        rank, sees      (B, S) integers, the order: see `Layout`. Without them all is seen, or what comes before, where
+                        the configuration's `attn_type` is "uni"
         targets         (B, P) positions to give states of, -1 for none: (B, P, width); without it (B, S, width)
         stream          whether those are of the query stream, which does not know the token at its position, or of the
                         content stream, whose inputs may be `masked`
@@ -90,18 +91,19 @@ class TwoStream(nn.Module):
         far = distances(self.config.d_model, layout.length, memory, both, self.config.clamp_len, states.device)
         states, far = self.dropout(states), self.dropout(far.to(states.dtype))
         remembers = self.config.use_mems_train if self.training else self.config.use_mems_eval
+        shows = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         view, kept, seen = layout.view(), [], []
         for index, layer in enumerate(self.layer):
             own, past = states[:, : layout.length], None if mems is None else mems[index].transpose(0, 1)
             if remembers if use_mems is None else use_mems:
                 kept.append(_kept(own, past, self.config.reuse_len, self.config.mem_len))
-            if output_hidden_states:
+            if shows:
                 seen.append(own)
             asking = states
             if targets is not None and index == len(self.layer) - 1:
                 view, asking = layout.last(targets), layout.asking(states, targets)
             states = layer(asking, states, past, far, view)
-        if output_hidden_states:
+        if shows:
             seen.append(states)
         return XLNetModelOutput(
             last_hidden_state=self.dropout(states), mems=kept or None, hidden_states=tuple(seen) or None
@@ -115,8 +117,9 @@ class TwoStream(nn.Module):
             raise ValueError(f"the input is of shape {tuple(states.shape[:-1])}: expected rows of one token or more")
         if masked is None:
             return states
-        if masked.shape != states.shape[:2]:
-            raise ValueError(f"masked is {tuple(masked.shape)}: expected {tuple(states.shape[:2])}, as the input")
+        if masked.shape != states.shape[:2] or masked.dtype != torch.bool:
+            found = f"{masked.dtype} {tuple(masked.shape)}"
+            raise ValueError(f"masked is {found}: expected torch.bool {tuple(states.shape[:2])}, as the input")
         return torch.where(masked[..., None], self.mask_emb.to(states.dtype), states)
 
     def _order(
@@ -129,6 +132,7 @@ class TwoStream(nn.Module):
             places = torch.arange(length, device=states.device, dtype=torch.int32).expand(rows, -1)
             causal = self.config.attn_type == "uni"
             rank, sees = (places, places) if causal else (torch.full_like(places, -1), torch.zeros_like(places))
+        check(rank, sees, (rows, length))
         if attention_mask is not None:
             if attention_mask.shape != rank.shape:
                 shapes = f"{tuple(attention_mask.shape)}: expected {tuple(rank.shape)}"
@@ -181,7 +185,7 @@ class Layer(GradientCheckpointingLayer):  # type: ignore[misc]
 def _headed(states: Tensor, weight: Tensor) -> Tensor:
     """(B, N, rows, D) of (B, rows, width), by a weight (width, N, D)."""
     flat = nn.functional.linear(states, weight.flatten(1).t())
-    return flat.unflatten(2, weight.shape[1:]).transpose(1, 2).contiguous()
+    return flat.view(*flat.shape[:2], *weight.shape[1:]).transpose(1, 2).contiguous()
 
 
 def _biased(queries: Tensor, bias: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ def from_transformers(model: Model) -> Model:
         raise ValueError(f"{what}: expected 'bi' or 'uni', without same_length")
     replace(model, model.base_model_prefix, lambda _, old: TwoStream(_body(old)))
     model.supports_gradient_checkpointing = True
+    model.accepts_loss_kwargs = False  # its losses are means, whatever `Trainer` counts and would hand to the body
     return model
 
 
@@ -41,7 +42,7 @@ def to_transformers(model: Model) -> Model:
     if not isinstance(body, TwoStream):
         raise ValueError(f"{type(model).__name__}: its body is no two-stream one: there is nothing to turn back")
     replace(model, model.base_model_prefix, lambda _, old: _transformers_body(old))
-    del model.supports_gradient_checkpointing
+    del model.supports_gradient_checkpointing, model.accepts_loss_kwargs
     return model
 
 

@@ -4,17 +4,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from shoestring.methods.permutation.attention import View
-from shoestring.methods.permutation import orders
-from shoestring.methods.permutation.orders import HIDDEN
-
+from shoestring.methods.permutation.orders import HIDDEN, check
 
 Stream = Literal["query", "content"]
+_INTEGERS = (torch.int32, torch.int64)
 
 
 class _Rows(NamedTuple):
@@ -39,13 +38,13 @@ class Layout:
     """What a batch holds beside its tokens.
 
     rank, sees   (B, S) integers: a row of the query stream sees the tokens whose rank is below its `sees`; a row of the
-                 content stream sees itself, too
+                 content stream sees itself, too, unless it is hidden
     targets      (B, P) positions to be predicted, -1 where there are fewer; None is none
     stream       whose rows predict them: the query stream's, or the content stream's own
     segments     (B, S), or None
     memory       M, of which each row's latest `context` (B,) are seen; None is all
-    compensate   MPNet's position compensation, by blocks of so many positions: of a token that a row does not see yet it
-                 sees a masked position. None is none
+    compensate   MPNet's position compensation, by blocks of so many positions: of a token that a row does not see yet
+                 it sees a masked position. None is none
     Raises ValueError where shapes do not fit together.
     """
 
@@ -59,17 +58,23 @@ class Layout:
     compensate: int | None = None
 
     def __post_init__(self) -> None:
-        orders.check(self.rank, self.sees)
+        check(self.rank, self.sees)
         rows, length = self.rank.shape
         targets = self.targets
-        if targets is not None and (targets.dim() != 2 or len(targets) != rows or targets.is_floating_point()):
+        if targets is not None and (targets.dim() != 2 or len(targets) != rows or targets.dtype not in _INTEGERS):
             raise ValueError(f"targets are {targets.dtype} {tuple(targets.shape)}: expected integers ({rows}, P)")
+        if self.stream not in get_args(Stream):
+            raise ValueError(f"stream is {self.stream!r}: expected one of {', '.join(get_args(Stream))}")
         if self.segments is not None and self.segments.shape != (rows, length):
-            raise ValueError(f"token_type_ids are {tuple(self.segments.shape)}: expected {(rows, length)}, as the input")
+            raise ValueError(
+                f"token_type_ids are {tuple(self.segments.shape)}: expected {(rows, length)}, as the input"
+            )
         if self.context is not None and self.context.shape != (rows,):
             raise ValueError(f"context is {tuple(self.context.shape)}: expected {(rows,)}, one a row")
         if self.compensate is not None and (targets is None or self.stream == "content" or self.compensate < 1):
-            raise ValueError(f"compensate is {self.compensate}: expected a block's length, 1 or more, and query targets")
+            raise ValueError(
+                f"compensate is {self.compensate}: expected a block's length, 1 or more, and query targets"
+            )
 
     @property
     def length(self) -> int:
@@ -89,11 +94,12 @@ class Layout:
             rows.append(self._masks(self.compensate)[0])
         if self.targets is not None and self.stream == "query":
             rows.append(self._asking(self.targets))
-        return self._view(rows)
+        # a shifted read wants the sequence's end to be that of the keys
+        return self._view(rows, ordered=self.length if self.compensate is None else 0)
 
     def last(self, targets: Tensor) -> View:
         """Of the rows that predict alone: the last layer needs no others."""
-        return self._view([self._asking(targets)])
+        return self._view([self._asking(targets)], ordered=0)
 
     def asking(self, states: Tensor, targets: Tensor) -> Tensor:
         """(B, P, width), of the states (B, rows, width) of `view`: the rows of `last`."""
@@ -103,7 +109,8 @@ class Layout:
 
     def _own(self) -> _Rows:
         at = torch.arange(self.length, device=self.rank.device).expand(len(self.rank), -1)
-        return _Rows(torch.maximum(self.sees, self.rank + 1), at, self.segments)
+        sees = torch.where(self.rank < HIDDEN, torch.maximum(self.sees, self.rank + 1), self.sees)
+        return _Rows(sees, at, self.segments)
 
     def _asking(self, targets: Tensor) -> _Rows:
         at = targets.clamp(min=0)
@@ -121,10 +128,11 @@ class Layout:
 
     def _keys(self) -> _Keys:
         batch, device = len(self.rank), self.rank.device
-        rank = torch.cat([self.rank.new_full((batch, self.memory), -1), self.rank], 1)
+        past = self.rank.new_full((batch, self.memory), -1)
         if self.context is not None:
-            age = torch.arange(self.memory, -self.length, -1, device=device)
-            rank = rank.masked_fill(age > self.context[:, None], HIDDEN)
+            age = torch.arange(self.memory, 0, -1, device=device)
+            past = past.masked_fill(age > self.context[:, None], HIDDEN)
+        rank = torch.cat([past, self.rank], 1)
         at = torch.arange(-self.memory, self.length, device=device).expand(batch, -1)
         segments = self.segments
         if segments is not None:  # the memory is of the first, as in the official code
@@ -138,25 +146,30 @@ class Layout:
             segments = torch.cat([segments, masks.segments], 1)
         return _Keys(torch.cat([rank, masks.rank], 1), until, torch.cat([at, masks.at], 1), segments)
 
-    def _view(self, groups: list[_Rows]) -> View:
+    def _view(self, groups: list[_Rows], ordered: int) -> View:
         keys = self._keys()
-        ordered = self.length if groups[0].at.shape[1] == self.length and len(keys.rank[0]) == self._plain() else 0
         sees, at = (torch.cat([getattr(group, name) for group in groups], 1) for name in ("sees", "at"))
-        columns = self._plain() - at[:, ordered:, None] + keys.at[:, None] if at.shape[1] > ordered else None
+        columns = None
+        if at.shape[1] > ordered:
+            columns = self.memory + self.length - at[:, ordered:, None] + keys.at[:, None]
         segments = None
         if keys.segments is not None:
             own = [group.segments for group in groups if group.segments is not None]
             segments = (torch.cat(own, 1), keys.segments)
         return View(sees, keys.rank, ordered, columns, keys.until, segments)
 
-    def _plain(self) -> int:
-        return self.memory + self.length
+
+def blockwise(tokens: Tensor, block: int) -> tuple[Tensor, Tensor]:
+    """rank and sees (B, S) int32 where each block of positions sees itself and those before it, and no later one."""
+    places = torch.arange(tokens.shape[1], device=tokens.device)
+    sees = (torch.div(places, block, rounding_mode="floor") * (block + 1)).to(torch.int32).expand_as(tokens)
+    return sees - 1, sees
 
 
 def distances(width: int, length: int, memory: int, backward: bool, clamp: int, device: torch.device) -> Tensor:
     """(G, 2 S + M, width) fp32: sinusoids of the distances T, T - 1, ..., 1 - S, where T is M + S.
 
-    backward  whether a second half of the batch is read from right to left: G is 2 then, the second of negated distances
+    backward  whether the batch's second half is read from right to left: G is 2 then, the second of negated distances
     clamp     the largest distance that is told apart; all where it is not positive
     """
     away = torch.arange(memory + length, -length, -1, device=device, dtype=torch.float32)

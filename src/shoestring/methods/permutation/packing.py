@@ -53,23 +53,22 @@ class Record(NamedTuple):
 def read(ids: NDArray[np.integer], vocabulary: Vocabulary, backward: bool = False) -> Text:
     """Tokens (length,) of the corpus with the marks of the vocabulary, from right to left if `backward`.
 
-    Where the text's own neighbours decide, its two ends count as inside of a word and of a sentence. Raises ValueError
-    for an id that the vocabulary does not have.
+    What only a neighbour beyond the text would tell counts as inside of a word and of a sentence. Raises ValueError for
+    an id that the vocabulary does not have.
     """
     if len(ids) and int(ids.max()) >= vocabulary.size:
         raise ValueError(
             f"token {int(ids.max())} in a vocabulary of {vocabulary.size}: the text was packed by another tokenizer"
         )
-    ids = ids.astype(np.int64)
-    starts, ends = vocabulary.starts_word[ids], vocabulary.ends_sentence[ids]
-    starts[1:] |= vocabulary.closes_word[ids[:-1]]
+    own = ids.astype(np.int64)
+    starts, ends = vocabulary.starts_word[own], vocabulary.ends_sentence[own]
+    starts[1:] |= vocabulary.closes_word[own[:-1]]
     if not backward:
-        return Text(ids, starts, ends)
+        return Text(own, starts, ends)
     # read from its other end, a word starts with its last token, and a sentence ends with its first
-    none = np.zeros(1, dtype=np.bool_)
-    return Text(
-        ids[::-1], np.concatenate([starts[1:], none])[::-1], np.concatenate([none, ends[:-1]])[::-1]
-    )
+    starts = np.concatenate([starts[1:], vocabulary.closes_word[own[-1:]]])
+    ends = np.concatenate([np.zeros_like(ends[:1]), ends[:-1]])
+    return Text(own[::-1], starts[::-1], ends[::-1])
 
 
 def needed(length: int, segments: str) -> int:
@@ -95,8 +94,7 @@ def pack(
     reuse      R: so many tokens come first, as they are
     elsewhere  gives a text of so many tokens, for B where it does not follow
     A ends with a sentence, drawn from those that end in what is left of the text, and anywhere where none does. B goes
-    on from there as often as not. Official code: there a segment that is too long is cut at random, here A and B fill
-    the sequence exactly. Raises ValueError where fewer than two tokens are left for A and B.
+    on from there as often as not. Raises ValueError where fewer than two tokens are left for A and B.
     """
     room = len(text.ids) - reuse
     if room < 2:

@@ -12,9 +12,33 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from functools import cache
 from itertools import accumulate
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+
+Spans = Literal["words", "tokens", "single"]
+
+
+def draw(
+    spans: Spans,
+    starts_word: NDArray[np.bool_],
+    eligible: NDArray[np.bool_],
+    goal: int,
+    generator: np.random.Generator,
+    alpha: int,
+    beta: int,
+) -> NDArray[np.bool_]:
+    """(S,): spans of whole "words", spans of "tokens", or "single" tokens; see `draw_spans` and `draw_tokens`."""
+    if spans == "single":
+        return draw_tokens(eligible, goal, generator)
+    return draw_spans(starts_word, eligible, goal, generator, words=spans == "words", alpha=alpha, beta=beta)
+
+
+def check_spans(spans: str) -> None:
+    """Raises ValueError for a word that `draw` does not know."""
+    if spans not in get_args(Spans):
+        raise ValueError(f"spans {spans!r}: expected one of {', '.join(get_args(Spans))}")
 
 
 def draw_spans(
@@ -33,7 +57,8 @@ def draw_spans(
     eligible     (S,): the token may be predicted; a span ends before one that may not
     words        spans of n whole words; otherwise of n tokens, the first of which starts a word: what the official code
                  does, since it looks for the words' ends at the span's start
-    alpha, beta  a span of n comes with n * alpha // beta tokens around it that no span takes, split at random
+    alpha, beta  a span of n tokens comes with n * alpha // beta around it that no span takes, split at random; a span
+                 of n words with as many more as the row's words are long, else long words would crowd at its start
     longest      n is drawn from 1 to this
     A span that would go beyond the goal is left out. Raises ValueError where shapes differ or a number is below what
     makes sense.
@@ -49,6 +74,8 @@ def draw_spans(
     ends = [*np.flatnonzero(starts_word | ~eligible).tolist(), len(eligible)]
     closed = [*np.flatnonzero(~eligible).tolist(), len(eligible)]
     lengths = _lengths(longest)
+    if words:  # a word's tokens, on average, widen what is around it
+        alpha, beta = alpha * int(eligible.sum()), beta * max(1, len(starts))
     position = 0
     for first, second in _pairs(generator):
         if taken >= goal:
@@ -90,6 +117,6 @@ def _pairs(generator: np.random.Generator) -> Iterator[tuple[float, float]]:
 
 @cache
 def _lengths(longest: int) -> list[float]:
-    """(longest,): how likely a span is of at most 1, 2, ... """
+    """(longest,): how likely a span is of at most 1, 2, ..."""
     weights = [1 / n for n in range(1, longest + 1)]
     return [total / sum(weights) for total in accumulate(weights)]

@@ -60,7 +60,7 @@ class Vocabulary:
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
         """Raises ValueError where a special token is lacking, or it cannot be told where words start."""
-        ids = {}
+        ids: dict[str, Any] = {}
         for name in ("sep", "cls", "pad", "eos"):
             known = getattr(tokenizer, f"{name}_token_id")
             if known is None:
@@ -150,7 +150,9 @@ def _sentencepiece(path: Path) -> PreTrainedTokenizerFast:
         tokenizer = XLNetTokenizerFast.from_pretrained(folder, local_files_only=True)
     sample = tokenizer.encode("The quick brown fox", add_special_tokens=False)
     if len(tokenizer) < pieces or set(sample) <= {tokenizer.unk_token_id}:
-        raise ValueError(f"{path}: {len(tokenizer)} of {pieces} pieces were read, or none of plain text: a damaged file")
+        raise ValueError(
+            f"{path}: {len(tokenizer)} of {pieces} pieces were read, or none of plain text: a damaged file"
+        )
     return tokenizer
 
 
@@ -166,7 +168,7 @@ def _pieces(path: Path) -> int:
         raise ValueError(f"{path}: SentencePiece files need sentencepiece and protobuf: {_NEEDED}") from error
     if not path.is_file():
         raise ValueError(f"{path}: no such file: expected a SentencePiece model")
-    model = protocol.ModelProto()
+    model = protocol.ModelProto()  # type: ignore[attr-defined]  # made as the module is imported
     try:
         model.ParseFromString(path.read_bytes())
     except DecodeError as error:

@@ -1,0 +1,140 @@
+"""The tasks that a pretrained model is taught: their files, and the fine-tuning of one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from shoestring import files, runtime
+from shoestring.cost import Ledger
+from shoestring.data import corpora, formats, tokenizers
+from shoestring.methods.permutation.feature_stream import FeatureBatches, headed
+from shoestring.methods.permutation.features import Feature, classification, collate
+from shoestring.methods.permutation.heads import with_head
+from shoestring.methods.permutation.layer_decay import parameter_groups
+from shoestring.methods.permutation.recipe_schema import FineTuning, Recipe, TaskSet
+from shoestring.methods.permutation.vocabulary import Vocabulary
+from shoestring.models.modes import evaluating
+from shoestring.train import optim
+from shoestring.train.hooks import Progress
+from shoestring.train.loop import train as trained
+from shoestring.train.side_by_side import Show
+from shoestring.types import Run
+
+_DEV = 10  # one in so many of train
+
+
+@dataclass(frozen=True)
+class Example:
+    texts: tuple[str, ...]
+    label: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A set in its parts, and the labels of train in order."""
+
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...]
+    test: tuple[Example, ...]
+    labels: tuple[str, ...]
+
+
+@cache
+def read(one: TaskSet) -> Task:
+    """The examples of a set; dev is every tenth of train, by a hash of its texts. Raises ValueError where one is not
+    what its columns say, or test has a label that train has not."""
+    train: list[Example] = []
+    dev: list[Example] = []
+    for example in _examples(one, one.train):
+        digest = hashlib.sha256("\0".join(example.texts).encode()).digest()
+        (dev if int.from_bytes(digest[:8]) % _DEV == 0 else train).append(example)
+    test = list(_examples(one, one.test))
+    if one.limit is not None:
+        train, dev, test = train[: one.limit], dev[: one.limit], test[: one.limit]
+    labels = tuple(sorted({example.label for example in train}))
+    if len(labels) < 2 or not dev or not test:
+        raise ValueError(f"{one.train}: {len(train)} and {len(dev)} examples of the labels {labels}: expected more")
+    strange = {example.label for example in (*dev, *test)} - {*labels}
+    if strange:
+        raise ValueError(f"{one.test}: the label {sorted(strange)[0]!r} is none of train's: {', '.join(labels)}")
+    return Task(tuple(train), tuple(dev), tuple(test), labels)
+
+
+def fingerprints(recipe: Recipe) -> dict[str, str]:
+    """Of the files of all tasks, by name."""
+    sets = recipe.fine_tuning.sets
+    return {name: corpora.fingerprint(str(files.find(name))) for one in sets for name in (one.train, one.test)}
+
+
+def taught(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    one: TaskSet,
+    how: FineTuning,
+    seed: int,
+    ledger: Ledger,
+    show: Show,
+) -> dict[str, float]:
+    """Fine-tune at each rate and take the one that is best on dev: its accuracy on both, and its rate."""
+    task, vocabulary, encode = read(one), Vocabulary.of(tokenizer), tokenizers.encoder(tokenizer)
+    here = runtime.current()
+
+    def made(examples: tuple[Example, ...]) -> list[Feature]:
+        return [
+            classification(
+                vocabulary,
+                encode,
+                some.texts[0],
+                some.texts[1] if len(some.texts) > 1 else None,
+                how.length,
+                some.label,
+                task.labels,
+            )
+            for some in examples
+        ]
+
+    train, dev, test = made(task.train), made(task.dev), made(task.test)
+    best = {"dev": -1.0}
+    steps = how.epochs * len(train) // how.batch
+    for rate in how.learning_rates:
+        learner = with_head(model, "classification", task.labels, seed=seed).to(here.device).train()
+        groups = parameter_groups(learner, rate, how.layer_decay, how.weight_decay)
+        optimizer = torch.optim.AdamW(groups, betas=how.betas, fused=True)
+        feed = FeatureBatches(train, vocabulary.pad, how.batch, seed, here.rank, here.processes)
+        schedule = optim.warmup_stable_decay(steps + 1, steps - steps // 10, steps // 10)
+        hooks = [Progress(steps, ledger, show)]
+        run = trained(Run(learner, optimizer, feed), headed, until=steps, hooks=hooks, ledger=ledger, schedule=schedule)
+        found = accuracy(run.model, dev, vocabulary.pad)
+        if found > best["dev"]:
+            best = {"dev": found, "test": accuracy(run.model, test, vocabulary.pad), "rate": rate}
+    return best
+
+
+def accuracy(model: nn.Module, features: list[Feature], pad: int) -> float:
+    right = 0
+    by_length = sorted(features, key=lambda feature: len(feature.ids))
+    with evaluating(model), runtime.current().autocast():
+        for at in range(0, len(by_length), 128):
+            batch = _placed(by_length[at : at + 128], pad)
+            right += int((model(**batch).logits.argmax(-1) == batch["labels"]).sum())
+    return right / len(features)
+
+
+def _placed(rows: list[Feature], pad: int) -> dict[str, torch.Tensor]:
+    return {name: tensor.to(runtime.current().device) for name, tensor in collate(rows, pad).items()}
+
+
+def _examples(one: TaskSet, name: str) -> Iterator[Example]:
+    path = files.find(name)
+    for place, row in formats.json_rows(path, name):
+        for column in (*one.columns, one.label):
+            if not isinstance(row.get(column), str | int):
+                raise ValueError(f"{place}: no {column!r}; it has {', '.join(row)}: name the columns of the set")
+        yield Example(tuple(str(row[column]) for column in one.columns), str(row[one.label]))

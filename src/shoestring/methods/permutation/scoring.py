@@ -1,0 +1,135 @@
+"""How likely a span is as a whole: under any order by permutation, and as near as the other objectives come."""
+# B rows, S tokens a row, n tokens a span, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from shoestring.methods.permutation.layout import blockwise
+from shoestring.models.modes import evaluating
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+Direction = Literal["left-to-right", "right-to-left"]
+
+
+def permuted(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+    """(B, n) log-probabilities, in nats, of the tokens at `places`, each given all else and those before it there.
+
+    input_ids  (B, S) with the real tokens at the places
+    places     (B, n): in the order in which they are told; their sum is the joint log-probability, whatever the order
+    block      of positions, as the model was pretrained: a block sees none after it. The whole row where None
+    """
+    return _of(model(input_ids, **_told(input_ids, places, block)).logits, input_ids, places)
+
+
+def compensated(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+    """As `permuted`, of a model pretrained with MPNet's position compensation."""
+    given = _told(input_ids, places, block)
+    return _of(model(input_ids, **given, compensate=block or input_ids.shape[1]).logits, input_ids, places)
+
+
+def independent(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+    """As `permuted`, but none of the places is told to another: their sum is of a product of marginals."""
+    rank, sees = blockwise(input_ids, block or input_ids.shape[1])
+    none = sees.gather(1, places)  # as the first in an order
+    rank = rank.scatter(1, places, none)
+    return _of(model(input_ids, rank=rank, sees=sees, targets=places, use_mems=False).logits, input_ids, places)
+
+
+def masked(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+    """As `independent`, of a model pretrained on masked inputs: all places read the mask at once."""
+    hidden = torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, places, True)
+    rank, sees = blockwise(input_ids, block or input_ids.shape[1])
+    given: dict[str, Any] = {"masked": hidden, "stream": "content", "rank": rank, "sees": sees, "use_mems": False}
+    return _of(model(input_ids, targets=places, **given).logits, input_ids, places)
+
+
+def masked_in_turn(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+    """As `permuted`, of a model pretrained on masked inputs: one place after the other is unmasked, in n passes."""
+    turns = range(places.shape[1])
+    return torch.cat([masked(model, input_ids, places[:, turn:], block)[:, :1] for turn in turns], 1)
+
+
+def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+    """As `permuted`, of an autoregressive model, which sees what stands before a place and nothing after it.
+
+    places  ascending and not the first; `block` means nothing here
+    """
+    rank = torch.arange(input_ids.shape[1], device=input_ids.device, dtype=torch.int32).expand_as(input_ids)
+    logits = model(input_ids, rank=rank, sees=rank, targets=places - 1, stream="content", use_mems=False).logits
+    return _of(logits, input_ids, places)
+
+
+def _told(input_ids: Tensor, places: Tensor, block: int | None) -> dict[str, Any]:
+    rank, sees = blockwise(input_ids, block or input_ids.shape[1])
+    turns = sees.gather(1, places) + torch.arange(places.shape[1], device=places.device, dtype=sees.dtype)
+    order = {"rank": rank.scatter(1, places, turns), "sees": sees.scatter(1, places, turns)}
+    return {**order, "targets": places, "use_mems": False}
+
+
+def _of(logits: Tensor, input_ids: Tensor, places: Tensor) -> Tensor:
+    likely = torch.log_softmax(logits.float() if logits.dtype != torch.float64 else logits, -1)
+    return likely.gather(2, input_ids.gather(1, places)[..., None])[..., 0]
+
+
+class SpanScore(NamedTuple):
+    """tokens, and the log-probability of each in nats, in the order in which they were told; their sum is `total`."""
+
+    text: str
+    tokens: tuple[str, ...]
+    log_probabilities: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        return sum(self.log_probabilities)
+
+
+def span_log_prob(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    text: str,
+    spans: Sequence[tuple[int, int]],
+    order: Direction | Sequence[Sequence[int]] = "left-to-right",
+) -> list[SpanScore]:
+    """The joint log-probability of each span of a text, given all the rest of it.
+
+    model   a two-stream language model pretrained by permutation
+    spans   characters, from and to: the tokens that overlap are scored, whole
+    order   in which a span's tokens are told; or of each span its own, as places in it (0 its first token)
+    A masked language model has no such number: it tells each token without the others. Raises ValueError where a span
+    is empty, lies outside the text or holds no token, and where an order does not name each token of its span once.
+    """
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    offsets = encoded["offset_mapping"]
+    device = next(model.parameters()).device
+    input_ids = torch.tensor([encoded["input_ids"]], device=device)
+    scores = []
+    with evaluating(model):
+        for index, (start, end) in enumerate(spans):
+            if not 0 <= start < end <= len(text):
+                raise ValueError(f"span {start} to {end} of a text of {len(text)} characters: expected one inside it")
+            covered = [place for place, (first, last) in enumerate(offsets) if first < end and last > start]
+            if not covered:
+                raise ValueError(f"span {start} to {end}, {text[start:end]!r}, holds no token: expected text")
+            told = [covered[place] for place in _turns(order, index, len(covered))]
+            likely = permuted(model, input_ids, torch.tensor([told], device=device))[0].tolist()
+            tokens = tuple(text[slice(*offsets[place])] for place in told)
+            scores.append(SpanScore(text[start:end], tokens, tuple(likely)))
+    return scores
+
+
+def _turns(order: Direction | Sequence[Sequence[int]], index: int, count: int) -> list[int]:
+    if order == "left-to-right":
+        return list(range(count))
+    if order == "right-to-left":
+        return list(reversed(range(count)))
+    own = list(order[index]) if index < len(order) else []
+    if sorted(own) != list(range(count)):
+        raise ValueError(f"the order {own} of span {index}: expected each of its {count} tokens once, from 0")
+    return own
