@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     PreTrainedModel,
+    Trainer,
+    TrainingArguments,
     XLNetConfig,
     XLNetLMHeadModel,
     XLNetModel,
@@ -137,11 +140,12 @@ def test_bodies_of_transformers_and_bare_ones_give_the_same() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
-@pytest.mark.parametrize("attention", ["bi", "uni"])
+@pytest.mark.parametrize(
+    ("attention", "padded"),
+    [("bi", True), ("bi", False), ("uni", False)],  # the masks of transformers do not fit together in the fourth case
+    ids=["bi, padded", "bi", "uni"],
+)
 def test_against_transformers(kind: Kind, padded: bool, attention: str) -> None:
-    if padded and attention == "uni":
-        pytest.skip("transformers has no padding there: its masks do not fit together")
     headed = with_head(pretrained(attn_type=attention).double(), kind, LABELS[kind])
     reference = type(headed)(headed.config).double().eval()
     reference.load_state_dict(headed.state_dict())
@@ -197,7 +201,9 @@ def test_a_bare_loop_fits_a_classification() -> None:
 
 def test_a_bare_loop_fits_choices() -> None:
     rows = [
-        choices(VOCABULARY, ENCODE, f"it is {word}", "which?", [WORDS[place - 1], word, WORDS[place - 2]], 40, place % 3)
+        choices(
+            VOCABULARY, ENCODE, f"it is {word}", "which?", [WORDS[place - 1], word, WORDS[place - 2]], 40, place % 3
+        )
         for place, word in enumerate(WORDS)
     ]
     model = with_head(pretrained(), "choices", dropout=0.0)
@@ -220,6 +226,25 @@ def test_a_bare_loop_fits_spans() -> None:
         output = model(**collate(windows, VOCABULARY.pad))
         said.append(best_spans(windows, output.start_logits, output.end_logits).best())
     assert said == golds
+
+
+def test_a_trainer_fits_it(tmp_path: Path) -> None:
+    labels = ["left", "right"]
+    rows = [classification(VOCABULARY, ENCODE, word, None, 24, labels["a" in word], labels) for word in WORDS]
+    model = with_head(pretrained(), "classification", labels, dropout=0.0)
+    settings = TrainingArguments(
+        str(tmp_path),
+        max_steps=60,
+        learning_rate=3e-3,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    trainer = Trainer(model, settings, partial(collate, pad=VOCABULARY.pad), rows, rows)
+    before = trainer.evaluate()["eval_loss"]
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] < before / 10
 
 
 @pytest.mark.parametrize(

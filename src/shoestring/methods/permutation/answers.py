@@ -118,13 +118,16 @@ def best_spans(
     count                     the most answers
     longest                   the most tokens of an answer
     Log-probabilities are of both ends, among a window's tokens of the context and CLS, which stands for there being no
-    answer. Raises ValueError where the rows are not those of the windows, or hold what is no number.
+    answer. None starts or ends with a token of white space. Raises ValueError where the rows are not those of the
+    windows, these not of one context, or a logit is no number.
 
     Official code, run_squad.py, but its head tells the end from the start, and has an output of its own for no answer.
     A token that is read in several windows counts where it is likeliest, not where it has most context.
     """
     if not windows or not len(windows) == len(start_logits) == len(end_logits):
         raise ValueError(f"{len(windows)} windows, logits of {len(start_logits)} and {len(end_logits)}: one row each")
+    if len(contexts := {window.context for window in windows}) > 1:
+        raise ValueError(f"windows of {len(contexts)} contexts: expected all of one question")
     if count < 1 or longest < 1:
         raise ValueError(f"{count} answers of {longest} tokens: expected one or more of each")
     scores: dict[tuple[int, int], float] = {}
@@ -134,12 +137,12 @@ def best_spans(
         start, end = _log_probabilities(starts, window), _log_probabilities(ends, window)
         none = min(none, float(start[-1] + end[-1]))
         both = start[:size, None] + end[None, :size]
-        allowed = torch.ones_like(both, dtype=torch.bool).triu().tril(longest - 1)
+        written = torch.tensor([bool(window.context[first:after].strip()) for first, after in window.offsets])
+        allowed = (written[:, None] & written).triu().tril(longest - 1)
         top = both.masked_fill(~allowed, -torch.inf).flatten().topk(min(count, int(allowed.sum())))
         for score, place in zip(top.values.tolist(), top.indices.tolist(), strict=True):
             piece = _stripped(window.context, window.offsets[place // size][0], window.offsets[place % size][1])
-            if piece[0] < piece[1]:
-                scores[piece] = max(score, scores.get(piece, -torch.inf))
+            scores[piece] = max(score, scores.get(piece, -torch.inf))
     context = windows[0].context
     ranked = sorted(scores, key=lambda piece: (-scores[piece], piece))[:count]
     return Found([Answer(context[start:end], start, end, scores[start, end]) for start, end in ranked], none)

@@ -176,15 +176,18 @@ class Layer(GradientCheckpointingLayer):  # type: ignore[misc]
             view,
             attention.dropout.p if self.training else 0.0,
         )
-        read = nn.functional.linear(read.transpose(1, 2).flatten(2), attention.o.flatten(1))
+        read = nn.functional.linear(read.transpose(1, 2).flatten(2), attention.o.to(read.dtype).flatten(1))
         states = attention.layer_norm(attention.dropout(read) + asking)
         fed: Tensor = self.ff(states)
         return fed
 
 
 def _headed(states: Tensor, weight: Tensor) -> Tensor:
-    """(B, N, rows, D) of (B, rows, width), by a weight (width, N, D)."""
-    flat = nn.functional.linear(states, weight.flatten(1).t())
+    """(B, N, rows, D) of (B, rows, width), by a weight (width, N, D).
+
+    A half-precision checkpoint has this weight in fp32, too, as transformers loads it.
+    """
+    flat = nn.functional.linear(states, weight.to(states.dtype).flatten(1).t())
     return flat.view(*flat.shape[:2], *weight.shape[1:]).transpose(1, 2).contiguous()
 
 

@@ -45,6 +45,8 @@ def remembered(
         raise ValueError(f"the body of a {type(model).__name__} is not two-stream: pass it to from_transformers first")
     if window < 1 or memory < 1:
         raise ValueError(f"windows of {window} tokens, {memory} of memory: expected one or more of each")
+    if input_ids.dim() not in (2, 3):
+        raise ValueError(f"input_ids are {tuple(input_ids.shape)}: expected (rows, tokens) or (rows, options, tokens)")
     given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
     rows = {name: tensor for name, tensor in given.items() if tensor is not None}
     for name, tensor in rows.items():
@@ -88,5 +90,5 @@ def _padding(mask: Tensor | None, input_ids: Tensor) -> Tensor:
         return input_ids.new_zeros(len(input_ids))
     there = mask != 0
     if not bool((there[:, 1:] >= there[:, :-1]).all()) or not bool(there[:, -1].all()):
-        raise ValueError("attention_mask hides a token behind one that it shows: expected padding at the left alone")
+        raise ValueError("attention_mask: expected padding at the left alone, and a token in every row")
     return (~there).sum(1)
