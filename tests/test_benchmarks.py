@@ -377,3 +377,37 @@ def test_what_waits_takes_time_too_and_none_always_comes_after_the_same(monkeypa
     _, slow = answering.measured("t5-tiny", argparse.Namespace(examples=1, reason=1, rounds=2))
     assert slow["ms"] >= 20
     assert order == ["plain", "slow"] * 3 + ["slow", "plain"]  # counted, made ready, and two rounds
+
+
+@pytest.fixture
+def two_streams(monkeypatch) -> ModuleType:
+    words = ["--models", "xlnet-tiny", "--lengths", "16", "--tokens", "32", "--vocabulary", "50", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["permutation.py", *words, "--part", "4", "--threads", "1", "--dropouts", "0"])
+    return script("permutation")
+
+
+def test_a_step_of_two_streams_is_measured_beside_transformers(two_streams, monkeypatch, tmp_path, capsys):
+    kept = tmp_path / "permutation.json"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--json", str(kept)])
+    two_streams.main()
+    rows = json.loads(kept.read_text())["rows"]
+    assert {row["precision"] for row in rows} == {"fp32", "bf16"}
+    for precision in ("fp32", "bf16"):
+        found = {row["way"]: row for row in rows if row["precision"] == precision}
+        assert set(found) == {"transformers", "two streams", "one stream", "transformers, content", "content"}
+        assert found["transformers"]["speed / transformers"] == found["transformers"]["activations / transformers"] == 1
+        assert 0 < found["two streams"]["activations / transformers"] < 1
+        assert found["two streams"]["time / one stream"] > 0
+    assert "xlnet-tiny, 16 tokens, fp32, dropout 0.0:" in capsys.readouterr().out
+
+
+def test_two_streams_that_compute_something_else_void_the_comparison(two_streams, monkeypatch):
+    ways = two_streams.calls
+
+    def wrong(theirs, ours, given):
+        order = given | {"sees": given["sees"] + 1}  # each prediction is told its own token
+        return ways(theirs, ours, given) | {two_streams.OURS: ways(theirs, ours, order)[two_streams.OURS]}
+
+    monkeypatch.setattr(two_streams, "calls", wrong)
+    with pytest.raises(RuntimeError, match="void: losses"):
+        two_streams.main()

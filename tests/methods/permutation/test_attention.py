@@ -44,6 +44,12 @@ def test_a_row_reads_by_content_what_it_sees() -> None:
     torch.testing.assert_close(read, one([(8 + 2 * 4) / 3, 8, (8 + 2 * 4 + 5 * 16) / 8]))
 
 
+def test_what_is_not_seen_counts_for_nothing_however_low_the_rest_scores() -> None:
+    view = View(sees=integers([1]), rank=integers([0, 0, 1]), ordered=1)
+    read = attend(one([1]), zeros(1, 1, 1, 1), None, one([-1e30, -1e30, 0]), one([2, 4, 100]), zeros(1, 1, 4, 1), view)
+    torch.testing.assert_close(read, one([3]))
+
+
 def test_a_row_reads_by_distance() -> None:
     """Of two tokens and a memory of one: distances 3, 2, 1, 0, -1, of weights 1 to 5."""
     view = View(sees=integers([9, 9]), rank=integers([0, 0, 0]), ordered=2)
@@ -379,12 +385,12 @@ def probabilities(dropout: float, rows: int = 40, batch: int = 2) -> Tensor:
 def test_dropout_leaves_its_share_scaled_up(chunks: Callable[[int, int], None]) -> None:
     chunks(8, 16)
     torch.manual_seed(0)
-    left = probabilities(0.25) * 40
+    left = probabilities(0.25, rows=120) * 120
     kept = left != 0
     torch.testing.assert_close(left[kept], torch.full_like(left[kept], 1 / 0.75))
     assert abs(float(kept.double().mean()) - 0.75) < 4 * math.sqrt(0.25 * 0.75 / kept.numel())
     # no two rows, heads or sequences lose the same keys, and rows that are computed apart neither
-    assert len({tuple(row) for row in kept.flatten(0, 2).int().tolist()}) == 2 * 2 * 40
+    assert len({tuple(row) for row in kept.flatten(0, 2).int().tolist()}) == 2 * 2 * 120
 
 
 def test_dropout_draws_anew_at_each_call_and_follows_torchs_seed() -> None:

@@ -533,7 +533,7 @@ def test_half_precision_is_near_and_never_nan(
     assert all(memory.isfinite().all() for memory in found.mems)
 
 
-@pytest.mark.filterwarnings("ignore")
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # by dynamo itself
 def test_compiled_it_gives_the_same(tiny: Callable[..., Any], ordered: Callable[..., Any]) -> None:
     model, ids = tiny(n_layer=2), torch.randint(17, (2, 8))
     given = {**dict(zip(("rank", "sees"), ordered(2, 8), strict=True)), "targets": draw_targets(2, 8, 3)}

@@ -399,7 +399,6 @@ def test_a_body_alone_gives_states(pair: Callable[..., Any]) -> None:
     near(body(ids).last_hidden_state, ours.transformer(ids).last_hidden_state)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_generation_is_for_the_body_of_transformers(pair: Callable[..., Any]) -> None:
     theirs, ours = pair(dtype=torch.float32)
     ids = torch.randint(17, (1, 4))

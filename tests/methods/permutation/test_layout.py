@@ -56,6 +56,12 @@ def test_what_two_streams_see() -> None:
     ]
 
 
+def test_a_content_row_sees_itself_and_whatever_is_seen_at_its_place() -> None:
+    rank, sees = integers([0, 1, 2, HIDDEN]), integers([3, 0, 1, 2])
+    layout = Layout(rank, sees, targets=integers([0, 1, 2, 3]))
+    assert seen(layout.view()) == ["xxx.", "xx..", "xxx.", "xx..", "xxx.", "....", "x...", "xx.."]
+
+
 def test_the_last_layer_has_the_rows_that_predict_alone() -> None:
     layout = Layout(RANK, SEES, targets=integers([0, 2]))
     assert seen(layout.last(integers([0, 2]))) == [".xxx", ".x.x"]
@@ -106,6 +112,7 @@ def test_segments_go_along_with_their_rows() -> None:
 def test_blocks_see_themselves_and_those_before() -> None:
     rank, sees = blockwise(torch.zeros(2, 5, dtype=torch.int64), 2)
     assert (rank.dtype, rank.shape, sees.shape) == (torch.int32, (2, 5), (2, 5))
+    assert (rank[0].tolist(), sees[1].tolist()) == ([-1, -1, 2, 2, 5], [0, 0, 3, 3, 6])
     assert seen(Layout(rank, sees).view()) == ["xx...", "xx...", "xxxx.", "xxxx.", "xxxxx"]
     assert seen(Layout(rank, sees, integers([1, 2], [1, 2])).last(integers([1, 2], [1, 2]))) == ["xx...", "xxxx."]
 

@@ -92,16 +92,22 @@ class TwoStream(nn.Module):
         states, far = self.dropout(states), self.dropout(far.to(states.dtype))
         remembers = self.config.use_mems_train if self.training else self.config.use_mems_eval
         shows = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        return self._through(states, far, layout, mems, remembers if use_mems is None else use_mems, shows)
+
+    def _through(
+        self, states: Tensor, far: Tensor, layout: Layout, mems: list[Tensor] | None, remembers: bool, shows: bool
+    ) -> XLNetModelOutput:
+        """All rows through all layers, the rows that predict alone through the last."""
         view, kept, seen = layout.view(), [], []
         for index, layer in enumerate(self.layer):
             own, past = states[:, : layout.length], None if mems is None else mems[index].transpose(0, 1)
-            if remembers if use_mems is None else use_mems:
+            if remembers:
                 kept.append(_kept(own, past, self.config.reuse_len, self.config.mem_len))
             if shows:
                 seen.append(own)
             asking = states
-            if targets is not None and index == len(self.layer) - 1:
-                view, asking = layout.last(targets), layout.asking(states, targets)
+            if layout.targets is not None and index == len(self.layer) - 1:
+                view, asking = layout.last(layout.targets), layout.asking(states, layout.targets)
             states = layer(asking, states, past, far, view)
         if shows:
             seen.append(states)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -53,6 +54,7 @@ class Ground:
         model = configurations.build(configuration(recipe, arm, len(self.opened_tokenizer())), seed)
         if recipe.compute.checkpointing:
             model.gradient_checkpointing_enable()
+        _freeze(model, arm, recipe)
         chosen = recipe.optimizer
         optimizer = optim.adamw(model, rate, chosen.weight_decay, chosen.betas)
         return Run(model, optimizer, self.batches(arm, seed)), objective(recipe, arm, model.config)
@@ -77,6 +79,17 @@ class Ground:
         )
         parts = self.recipe.compute.accumulate
         return stream if parts == 1 else MicroBatches(stream, parts, arm.bidirectional)
+
+
+def _freeze(model: XLNetLMHeadModel, arm: Arm, recipe: Recipe) -> None:
+    """What an arm never reads has no gradient, for which DDP would wait."""
+    causal = arm.kind == "autoregressive"
+    if causal:
+        model.transformer.mask_emb.requires_grad_(False)
+    if causal or recipe.text.segments == "one":
+        for layer in model.transformer.layer:
+            layer.rel_attn.seg_embed.requires_grad_(False)
+            layer.rel_attn.r_s_bias.requires_grad_(False)
 
 
 def configuration(recipe: Recipe, arm: Arm, size: int) -> XLNetConfig:
@@ -113,6 +126,8 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     if here.rank == 0:
         if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
             (out / "settled.json").unlink(missing_ok=True)
+            for made_before in (folder, out / "tokens"):  # of another recipe or text, it may be
+                shutil.rmtree(made_before, ignore_errors=True)
         files.begun_on(out, data)
         if not folder.exists():
             made = vocabulary.opened(recipe.text.tokenizer, (one.text for one in documents(recipe, "train")))

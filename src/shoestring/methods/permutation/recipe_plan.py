@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from math import ceil
 from pathlib import Path
 from statistics import fmean
 
@@ -45,7 +44,7 @@ def plan(ground: Ground, ledger: Ledger, out: Path) -> Plan:
         found.flops = {arm: step_flops(ground, arm) for arm in recipe.arms}
     budget = recipe.steps * found.flops[PERMUTATION]
     # no twin has less
-    found.steps = {arm: ceil(budget / one) for arm, one in found.flops.items()}
+    found.steps = {arm: -(-budget // one) for arm, one in found.flops.items()}
     rates, seeds = recipe.tuning.learning_rates, recipe.tuning.seeds
     found.rates = dict.fromkeys(recipe.arms, rates[0])
     if len(rates) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass, field
 from functools import partial
@@ -90,7 +91,7 @@ def _go(ground: Ground, job: Job, folder: Path, show: Show) -> Outcome:
         run, learnt = ground.run(recipe.arm(job.arm), job.learning_rate, job.seed)
     watch = _Watch(ground, job, ledger)
     # the objective's memory goes to disk with the run, and turns after each step
-    hooks: list[Hook] = [learnt.memory, Every(max(1, job.steps // recipe.points), watch, last=job.steps)]
+    hooks: list[Hook] = [learnt.memory, Every(-(-job.steps // recipe.points), watch, last=job.steps)]
     stopped = checkpoint.latest(folder / "checkpoint")
     if stopped is not None:
         checkpoint.load(stopped, run, hooks=hooks, ledger=ledger)
@@ -105,17 +106,14 @@ def _go(ground: Ground, job: Job, folder: Path, show: Show) -> Outcome:
         with ledger.phase(TRAIN):
             settings: dict[str, Any] = {"accumulate": recipe.compute.accumulate, "schedule": schedule}
             train(run, learnt, until=job.steps, hooks=after, ledger=ledger, **settings)
+        if job.kept:
+            pretrained.save(run.model, tokenizer, folder / "model")
+        tasks = _taught(ground, job, run, folder, ledger, show) if job.final else {}
     except DivergedError as error:
         return Outcome(watch.points, ledger=ledger.state_dict(), diverged=str(error))
     finally:
         log.close()
-    outcome = Outcome(watch.points)
-    if job.kept:
-        pretrained.save(run.model, tokenizer, folder / "model")
-    if job.final:
-        outcome.tasks = _taught(ground, job, run, folder, ledger, show)
-    outcome.ledger = ledger.state_dict()
-    return outcome
+    return Outcome(watch.points, tasks, ledger.state_dict())
 
 
 @dataclass
@@ -169,6 +167,8 @@ class _Watch:
         with self._ledger.phase(EVALUATE), runtime.current().autocast():
             model = unwrap(run.model)
             found = {split: scores(model, arm, recipe, on) for split, on in self._held.items()}
+        if not all(math.isfinite(value) for some in found.values() for value in some.values()):
+            raise DivergedError(f"step {run.step}: no finite likelihoods: its weights or activations overflowed")
         cost = pretraining(self._ledger.state_dict()).as_dict()
         self.points.append({"step": run.step, "cost": cost, **found})
         if self.log is not None:

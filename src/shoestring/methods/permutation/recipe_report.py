@@ -72,9 +72,8 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
     )
     rates = "; ".join(f"{arm} {chosen.rates[arm]:g} for {chosen.steps[arm]:,} steps" for arm in found)
     yield f"Learning rates, chosen on dev for each arm, and steps, at equal FLOPs: {rates}."
-    ends = [
-        arm for arm, tried in chosen.tried.items() if chosen.rates[arm] in (min(tried), max(tried)) and len(tried) > 1
-    ]
+    tried = ground.recipe.tuning.learning_rates
+    ends = [arm for arm in found if chosen.rates[arm] in (min(tried), max(tried)) and len(tried) > 1]
     if ends:
         yield f"At the end of the rates tried, so that a better one may lie beyond: {', '.join(ends)}."
     for arm, some in found.items():

@@ -203,8 +203,11 @@ class Recipe(config.Recipe):
         if set(self.seeds) & set(self.tuning.seeds):
             raise ValueError("expected seeds that tuning does not have")
         listed: dict[str, Sequence[str | float]] = {
-            **{"arms": self.arms, "seeds": self.seeds, "tuning.learning_rates": self.tuning.learning_rates},
-            **{"fine_tuning.sets": [one.name for one in self.fine_tuning.sets]},
+            "arms": self.arms,
+            "seeds": self.seeds,
+            "tuning.seeds": self.tuning.seeds,
+            "tuning.learning_rates": self.tuning.learning_rates,
+            "fine_tuning.sets": [one.name for one in self.fine_tuning.sets],
         }
         for key, values in listed.items():
             twice = [value for value, count in Counter(values).items() if count > 1]

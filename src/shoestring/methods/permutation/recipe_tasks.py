@@ -23,6 +23,7 @@ from shoestring.methods.permutation.vocabulary import Vocabulary
 from shoestring.models.modes import evaluating
 from shoestring.train import optim
 from shoestring.train.hooks import Progress
+from shoestring.train.loop import DivergedError
 from shoestring.train.loop import train as trained
 from shoestring.train.side_by_side import Show
 from shoestring.types import Run
@@ -61,15 +62,21 @@ def read(one: TaskSet) -> Task:
     labels = tuple(sorted({example.label for example in train}))
     if len(labels) < 2 or not dev or not test:
         raise ValueError(f"{one.train}: {len(train)} and {len(dev)} examples of the labels {labels}: expected more")
-    strange = {example.label for example in (*dev, *test)} - {*labels}
-    if strange:
-        raise ValueError(f"{one.test}: the label {sorted(strange)[0]!r} is none of train's: {', '.join(labels)}")
+    for name, examples in ((one.train, dev), (one.test, test)):
+        strange = {example.label for example in examples} - {*labels}
+        if strange:
+            raise ValueError(
+                f"{name}: the label {sorted(strange)[0]!r} is none of those that are learnt: {', '.join(labels)}"
+            )
     return Task(tuple(train), tuple(dev), tuple(test), labels)
 
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:
-    """Of the files of all tasks, by name."""
-    sets = recipe.fine_tuning.sets
+    """Of the files of all tasks, by name. Each is read, so that what is wrong with one is told before all else."""
+    sets, batch = recipe.fine_tuning.sets, recipe.fine_tuning.batch
+    for one in sets:
+        if len(read(one).train) < batch:
+            raise ValueError(f"{one.train}: {len(read(one).train)} examples: expected a batch of {batch} or more")
     return {name: corpora.fingerprint(str(files.find(name))) for one in sets for name in (one.train, one.test)}
 
 
@@ -82,7 +89,11 @@ def taught(
     ledger: Ledger,
     show: Show,
 ) -> dict[str, float]:
-    """Fine-tune at each rate and take the one that is best on dev: its accuracy on both, and its rate."""
+    """Fine-tune at each rate and take the one that is best on dev: its accuracy on both, and its rate.
+
+    What is drawn hangs on the seed alone, not on what was taught before. Raises DivergedError where it diverged at
+    every rate.
+    """
     task, vocabulary, encode = read(one), Vocabulary.of(tokenizer), tokenizers.encoder(tokenizer)
     here = runtime.current()
 
@@ -101,19 +112,26 @@ def taught(
         ]
 
     train, dev, test = made(task.train), made(task.dev), made(task.test)
-    best = {"dev": -1.0}
+    best: dict[str, float] = {}
     steps = how.epochs * len(train) // how.batch
     for rate in how.learning_rates:
+        runtime.seed_everything(seed)
         learner = with_head(model, "classification", task.labels, seed=seed).to(here.device).train()
         groups = parameter_groups(learner, rate, how.layer_decay, how.weight_decay)
         optimizer = torch.optim.AdamW(groups, betas=how.betas, fused=True)
         feed = FeatureBatches(train, vocabulary.pad, how.batch, seed, here.rank, here.processes)
         schedule = optim.warmup_stable_decay(steps + 1, steps - steps // 10, steps // 10)
         hooks = [Progress(steps, ledger, show)]
-        run = trained(Run(learner, optimizer, feed), headed, until=steps, hooks=hooks, ledger=ledger, schedule=schedule)
+        run = Run(learner, optimizer, feed)
+        try:
+            trained(run, headed, until=steps, hooks=hooks, ledger=ledger, schedule=schedule)
+        except DivergedError:
+            continue
         found = accuracy(run.model, dev, vocabulary.pad)
-        if found > best["dev"]:
+        if not best or found > best["dev"]:
             best = {"dev": found, "test": accuracy(run.model, test, vocabulary.pad), "rate": rate}
+    if not best:
+        raise DivergedError(f"{one.name}: it diverged at every one of fine_tuning.learning_rates")
     return best
 
 
@@ -137,4 +155,6 @@ def _examples(one: TaskSet, name: str) -> Iterator[Example]:
         for column in (*one.columns, one.label):
             if not isinstance(row.get(column), str | int):
                 raise ValueError(f"{place}: no {column!r}; it has {', '.join(row)}: name the columns of the set")
+            if not str(row[column]).strip():
+                raise ValueError(f"{place}: its {column!r} is empty: leave such rows out")
         yield Example(tuple(str(row[column]) for column in one.columns), str(row[one.label]))

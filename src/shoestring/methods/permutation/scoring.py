@@ -10,12 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from shoestring.methods.permutation.layout import blockwise
+from shoestring.methods.permutation.orders import HIDDEN
 from shoestring.models.modes import evaluating
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Direction = Literal["left-to-right", "right-to-left"]
+# whatever a configuration says of its pretraining
+_PLAIN: dict[str, Any] = {"use_mems": False, "bidirectional": False}
 
 
 def permuted(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
@@ -23,7 +26,8 @@ def permuted(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | N
 
     input_ids  (B, S) with the real tokens at the places
     places     (B, n): in the order in which they are told; their sum is the joint log-probability, whatever the order
-    block      of positions, as the model was pretrained: a block sees none after it. The whole row where None
+    block      of positions, as the model was pretrained: a block sees none after it, so that of several blocks the
+               earlier is told first. The whole row where None
     """
     return _of(model(input_ids, **_told(input_ids, places, block)).logits, input_ids, places)
 
@@ -37,17 +41,16 @@ def compensated(model: nn.Module, input_ids: Tensor, places: Tensor, block: int 
 def independent(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
     """As `permuted`, but none of the places is told to another: their sum is of a product of marginals."""
     rank, sees = blockwise(input_ids, block or input_ids.shape[1])
-    none = sees.gather(1, places)  # as the first in an order
-    rank = rank.scatter(1, places, none)
-    return _of(model(input_ids, rank=rank, sees=sees, targets=places, use_mems=False).logits, input_ids, places)
+    given = {**_PLAIN, "rank": rank.scatter(1, places, HIDDEN), "sees": sees, "targets": places}
+    return _of(model(input_ids, **given).logits, input_ids, places)
 
 
 def masked(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
     """As `independent`, of a model pretrained on masked inputs: all places read the mask at once."""
     hidden = torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, places, True)
     rank, sees = blockwise(input_ids, block or input_ids.shape[1])
-    given: dict[str, Any] = {"masked": hidden, "stream": "content", "rank": rank, "sees": sees, "use_mems": False}
-    return _of(model(input_ids, targets=places, **given).logits, input_ids, places)
+    given = {**_PLAIN, "masked": hidden, "stream": "content", "rank": rank, "sees": sees, "targets": places}
+    return _of(model(input_ids, **given).logits, input_ids, places)
 
 
 def masked_in_turn(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
@@ -62,15 +65,17 @@ def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | Non
     places  ascending and not the first; `block` means nothing here
     """
     rank = torch.arange(input_ids.shape[1], device=input_ids.device, dtype=torch.int32).expand_as(input_ids)
-    logits = model(input_ids, rank=rank, sees=rank, targets=places - 1, stream="content", use_mems=False).logits
-    return _of(logits, input_ids, places)
+    given = {**_PLAIN, "rank": rank, "sees": rank, "targets": places - 1, "stream": "content"}
+    return _of(model(input_ids, **given).logits, input_ids, places)
 
 
 def _told(input_ids: Tensor, places: Tensor, block: int | None) -> dict[str, Any]:
     rank, sees = blockwise(input_ids, block or input_ids.shape[1])
-    turns = sees.gather(1, places) + torch.arange(places.shape[1], device=places.device, dtype=sees.dtype)
+    first = sees.gather(1, places)
+    before = (first[:, :, None] == first[:, None]).tril(-1).sum(-1)  # in the same block
+    turns = first + before.to(sees.dtype)
     order = {"rank": rank.scatter(1, places, turns), "sees": sees.scatter(1, places, turns)}
-    return {**order, "targets": places, "use_mems": False}
+    return {**_PLAIN, **order, "targets": places}
 
 
 def _of(logits: Tensor, input_ids: Tensor, places: Tensor) -> Tensor:

@@ -1,0 +1,257 @@
+"""The fine-tuning that a command wants: gone on with where it was stopped, its best epoch put in place, its report."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from shoestring import files, runtime
+from shoestring.cost import Cost, Ledger
+from shoestring.data import corpora
+from shoestring.evaluate import experiment
+from shoestring.evaluate.outcome import once
+from shoestring.evaluate.scores import Point, Report, Row, Score
+from shoestring.methods.permutation import tools_opened
+from shoestring.methods.permutation.feature_stream import FeatureBatches
+from shoestring.methods.permutation.heads import with_head
+from shoestring.methods.permutation.layer_decay import parameter_groups
+from shoestring.methods.permutation.tools_finetune_setting import Setting
+from shoestring.methods.permutation.tools_out import leaving_nothing_begun, save, tell
+from shoestring.methods.permutation.tools_rows import Asked, Labelled, Rows, read
+from shoestring.methods.permutation.tools_tasks import METRICS, Task, learnt
+from shoestring.models import folders
+from shoestring.train import checkpoint, optim
+from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
+from shoestring.train.loop import train
+from shoestring.train.settle import Settled, settle
+from shoestring.train.side_by_side import Job, Show, side_by_side
+from shoestring.types import Hook, Run
+
+TRAIN, EVALUATE, SAVE = "train", "evaluate", "save"
+_SAVE_SECONDS = 60.0
+_WIDE, _RATE, _WIDE_RATE = 512, 3e-4, 3e-5
+_WEIGHT_DECAY, _BETAS = 0.01, (0.9, 0.98)
+
+
+@dataclass
+class Outcome:
+    """What a fine-tuning showed.
+
+    points  by epoch: {"step", "cost": so far, "dev": scores by name}
+    test    scores of the epoch that is best on dev, by name; its place among the points is `best`
+    ledger  all that was spent, by phase
+    """
+
+    points: list[dict[str, Any]] = field(default_factory=list)
+    best: int = 0
+    test: dict[str, float] = field(default_factory=dict)
+    learning_rate: float = 0.0
+    ledger: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """The rows, and the model that learns from them."""
+
+    setting: Setting
+    out: Path
+    start: Path
+    rows: Rows
+
+    @cached_property
+    def pretrained(self) -> PreTrainedModel:
+        return tools_opened.model_of(self.start, torch.float32)
+
+    @cached_property
+    def task(self) -> Task:
+        setting, tokenizer = self.setting, tools_opened.tokenizer_of(self.start, self.pretrained)
+        none = any(isinstance(row, Asked) and not row.answers for row in self.rows.train)
+        return Task(setting.task, tokenizer, self.rows.labels, setting.length, setting.memory, none)
+
+    @cached_property
+    def learnt(self) -> list[Any]:
+        return learnt(self.task, self.rows.train)
+
+    @property
+    def epoch(self) -> int:
+        """Steps of one."""
+        return max(1, len(self.learnt) // self.setting.batch)
+
+    def run(self) -> Run:
+        """A run at its first step."""
+        setting, task = self.setting, self.task
+        runtime.seed_everything(setting.seed)
+        labels = task.labels if setting.task == "classification" else None
+        model = with_head(self.pretrained, setting.task, labels, seed=setting.seed).train()
+        model.generation_config = None  # which a checkpoint asks of every model
+        rate = setting.learning_rate or (_RATE if model.config.d_model < _WIDE else _WIDE_RATE)
+        groups = parameter_groups(model, rate, setting.layer_decay, _WEIGHT_DECAY)
+        optimizer = torch.optim.AdamW(groups, betas=_BETAS, fused=True)
+        return Run(model, optimizer, FeatureBatches(self.learnt, task.vocabulary.pad, setting.batch, setting.seed))
+
+
+def carry_out(setting: Setting, out: Path) -> None:
+    """Fine-tune what is not yet fine-tuned, put the best epoch into `out`, and show what came of it.
+
+    Raises ValueError where `out` holds something else or another fine-tuning, is in use, or the run diverged.
+    """
+    with leaving_nothing_begun(out):
+        experiment.carry_out(setting, out, partial(_report, setting, out))
+    tell(out)
+
+
+def _report(setting: Setting, out: Path, ledger: Ledger) -> Report:
+    start = tools_opened.folder_of(setting.model)
+    named = {setting.train, *(name for name in (setting.dev, setting.test) if name is not None)}
+    data = {name: corpora.fingerprint(str(files.find(name))) for name in sorted(named)}
+    data[setting.model] = folders.fingerprint(start)
+    folder = out / "runs" / "finetune"
+    if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
+        (out / "settled.json").unlink(missing_ok=True)
+    files.begun_on(out, data)
+    ground = Ground(setting, out, start, read(setting))
+    how = _settled(ground)
+
+    def work() -> Outcome:
+        done: list[Outcome] = side_by_side([Job("finetune", partial(_go, ground, folder))], 1)
+        return done[0]
+
+    found = once(folder / "result.json", Outcome, work)
+    if not (out / "model").is_dir():
+        raise ValueError(f"{out / 'model'}: the model is gone: delete {out / 'runs'}, and it is trained anew")
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    ledger.load_state_dict(found.ledger)
+    facts = {"data": "; ".join(f"{name} {mark}" for name, mark in data.items()), "precision": how.why}
+    return _laid_out(ground, found, facts)
+
+
+def _settled(ground: Ground) -> Settled:
+    """How to compute, measured on the first batch. Raises ValueError where a row cannot be read, or one process of
+    several is this."""
+    setting, here = ground.setting, runtime.start(processes=1)
+    for row in (*ground.rows.dev, *ground.rows.test):
+        ground.task.features(row)
+    run, kept = ground.run(), ground.out / "settled.json"
+    batch, steps = next(iter(run.batches)), setting.epochs * ground.epoch
+    assert isinstance(run.model, PreTrainedModel)
+    how = settle(run.model, ground.task.loss, batch, steps, kept, runtime.threads(here.processes), one_shape=False)
+    runtime.start(how.precision, processes=1)
+    return how
+
+
+def _go(ground: Ground, folder: Path, show: Show) -> Outcome:
+    setting, task, ledger = ground.setting, ground.task, Ledger()
+    ledger.charge(labels=len(ground.rows.train) + len(ground.rows.dev))
+    run, steps = ground.run(), setting.epochs * ground.epoch
+    rate = max(group["lr"] for group in run.optimizer.param_groups)
+    watch = Watch(ground, ledger)
+    hooks: list[Hook] = [Every(ground.epoch, watch)]
+    stopped = checkpoint.latest(folder / "checkpoint")
+    if stopped is not None:
+        checkpoint.load(stopped, run, hooks=hooks, ledger=ledger)
+    log = watch.log = Log(folder, ledger, since=run.step)
+    save_it = Booked(SAVE, Save(folder / "checkpoint", hooks, ledger, task.tokenizer, keep=1), ledger)
+    after: list[Hook] = [*hooks, Every(10, log), Progress(steps, ledger, show), Spaced(_SAVE_SECONDS, save_it)]
+    schedule = optim.warmup_stable_decay(steps + 1, steps - steps // 10, steps // 10)
+    try:
+        with ledger.phase(TRAIN):
+            train(run, task.loss, until=steps, hooks=after, ledger=ledger, schedule=schedule)
+    finally:
+        log.close()
+    run.model.load_state_dict(watch.weights)
+    with ledger.phase(EVALUATE):
+        test = task.scores(run.model, ground.rows.test, setting.batch) if ground.rows.test else {}
+    assert isinstance(run.model, PreTrainedModel)
+    with ledger.phase(SAVE):
+        save(run.model, asked(task.tokenizer), ground.out / "model")
+    return Outcome(watch.points, watch.best, test, rate, ledger.state_dict())
+
+
+class Watch:
+    """Scores the model on dev at the end of each epoch, and keeps the weights that did best."""
+
+    def __init__(self, ground: Ground, ledger: Ledger) -> None:
+        self._ground, self._ledger = ground, ledger
+        self.points: list[dict[str, Any]] = []
+        self.best = -1
+        self.weights: dict[str, Tensor] = {}
+        self.log: Log | None = None
+
+    def __call__(self, run: Run) -> None:
+        ground = self._ground
+        with self._ledger.phase(EVALUATE):
+            found = ground.task.scores(run.model, ground.rows.dev, ground.setting.batch)
+        spent = training(self._ledger.state_dict()).as_dict()
+        self.points.append({"step": run.step, "cost": spent, "dev": found})
+        first = METRICS[ground.setting.task][0]
+        if self.best < 0 or found[first] > self.points[self.best]["dev"][first]:
+            self.best = len(self.points) - 1
+            self.weights = {name: weight.detach().cpu().clone() for name, weight in run.model.state_dict().items()}
+        if self.log is not None:
+            self.log.write(run.step, {f"dev {name}": value for name, value in found.items()})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"points": self.points, "best": self.best, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.points, self.best, self.weights = list(state["points"]), int(state["best"]), dict(state["weights"])
+
+
+def asked(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A tokenizer that gives texts as the model was taught to read them: separators and class token behind, padding
+    before. XLNet's own does so already."""
+    if tokenizer("a")["input_ids"][-1] == tokenizer.cls_token_id:
+        return tokenizer
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    sep, cls = tokenizer.sep_token, tokenizer.cls_token
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = TemplateProcessing(
+        single=f"$A:0 {sep}:0 {cls}:2",
+        pair=f"$A:0 {sep}:0 $B:1 {sep}:1 {cls}:2",
+        special_tokens=[(sep, tokenizer.sep_token_id), (cls, tokenizer.cls_token_id)],
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    given = {**tokenizer.special_tokens_map, "padding_side": "left", "model_input_names": names}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **given)
+
+
+def training(ledger: dict[str, Any]) -> Cost:
+    """What training itself took, of a ledger's phases, and the labels it read."""
+    spent = [Cost(**amounts) for phase, amounts in ledger.items() if phase in ("", TRAIN)]
+    return sum(spent, Cost())
+
+
+def _laid_out(ground: Ground, found: Outcome, facts: dict[str, str]) -> Report:
+    setting, name = ground.setting, ground.setting.task
+    scores = {f"test {metric}": Score.of([value]) for metric, value in found.test.items()}
+    scores |= {f"dev {metric}": Score.of([value]) for metric, value in found.points[found.best]["dev"].items()}
+    points = []
+    for point in found.points:
+        cost = Cost(**point["cost"])
+        told = {f"dev {metric}": float(value) for metric, value in point["dev"].items()}
+        points.append(Point(name, setting.seed, point["step"], cost.tokens, cost.flops, cost.seconds, told))
+    row = Row(name, False, scores, training(found.ledger))
+    metric, notes = f"dev {METRICS[name][0]}", tuple(_notes(ground, found))
+    return Report("permutation", "finetune", (row,), tuple(points), (), metric, notes, facts, lower_is_better=False)
+
+
+def _notes(ground: Ground, found: Outcome) -> Iterator[str]:
+    setting, rows = ground.setting, ground.rows
+    yield f"{len(rows.train):,} rows to learn from, {len(rows.dev):,} of dev, {len(rows.test):,} of test."
+    rate = f"learning rate {found.learning_rate:g}"
+    yield f"Epoch {found.best + 1} of {setting.epochs} is taken, the best on dev, which it was chosen by; {rate}."
+    labels = Counter(row.label for row in rows.dev if isinstance(row, Labelled))
+    if labels:
+        most, count = labels.most_common(1)[0]
+        yield f"Always saying {most!r} would be right on {count / len(rows.dev):.1%} of dev."

@@ -1,0 +1,92 @@
+"""Where a command's result goes: nothing is left of what did not begin, and no folder or file is ever half there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+
+@contextmanager
+def leaving_nothing_begun(out: Path) -> Iterator[None]:
+    """Where it goes wrong, take a new folder of runs away again, unless one was begun in it.
+
+    Raises ValueError where there is a file, or the disk is full.
+    """
+    from safetensors import SafetensorError
+
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: a file: expected a folder, or nothing")
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        yield
+    except BaseException as error:
+        if out in new and not (out / "runs").exists():
+            shutil.rmtree(out, ignore_errors=True)
+            with suppress(OSError):  # something else is in it meanwhile
+                for folder in new[1:]:
+                    folder.rmdir()
+        if isinstance(error, SafetensorError):  # no ValueError, and no OSError though it may be one
+            raise ValueError(f"{out}: cannot be written or read: {error}") from error
+        raise
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, folder: Path) -> None:
+    """Write a model folder that `from_pretrained` loads: beside, and renamed. What stood there is replaced.
+
+    Of any head: `pretrained.save` is for language models. Raises ValueError where it cannot be written.
+    """
+    from safetensors import SafetensorError
+
+    from shoestring.models import manifest, reading
+
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with reading.quietly():
+            model.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        for path in partial.iterdir():
+            manifest.flush(path)
+        if folder.exists():
+            manifest.discard(folder)
+        partial.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{folder}: cannot be written ({error}): make room, or name another") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[TextIO]:
+    """A file that is whole or not there."""
+    beside = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with beside.open("w", encoding="utf-8") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(out)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def tell(out: Path) -> None:
+    """Print what there is to know of a finished command's report, and where its model is."""
+    from rich.console import Console
+
+    from shoestring.evaluate import report
+
+    console = Console(width=report.terminal_width(), highlight=False)
+    for sentence in report.read(out).notes:
+        console.print(f"• {sentence}", markup=False)
+    console.print(f"The model: {out / 'model'}", soft_wrap=True, markup=False)

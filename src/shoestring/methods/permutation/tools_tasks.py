@@ -1,0 +1,121 @@
+"""What is learnt from rows, and how well a model does on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerFast
+
+from shoestring import runtime
+from shoestring.data import tokenizers
+from shoestring.methods.permutation import answers, features
+from shoestring.methods.permutation.features import Choices, Feature
+from shoestring.methods.permutation.heads import Kind
+from shoestring.methods.permutation.long_documents import remembered
+from shoestring.methods.permutation.tools_rows import Asked, Labelled, Optioned, Row
+from shoestring.methods.permutation.vocabulary import Vocabulary
+from shoestring.models.modes import evaluating
+from shoestring.types import Batch, Loss
+
+_UNCUT = 1 << 30
+METRICS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("accuracy",),
+    "spans": ("F1", "exact match"),
+    "choices": ("accuracy",),
+}  # the first chooses
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")
+
+
+@dataclass(frozen=True)
+class Task:
+    """How rows become features, and what a model makes of them.
+
+    labels  of a classification
+    length  tokens read at once; memory, states through which longer texts are read, none where 0
+    none    whether a question may have no answer
+    """
+
+    kind: Kind
+    tokenizer: PreTrainedTokenizerFast
+    labels: tuple[str, ...]
+    length: int
+    memory: int
+    none: bool
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        return Vocabulary.of(self.tokenizer)
+
+    @cached_property
+    def encode(self) -> tokenizers.Encoder:
+        return tokenizers.encoder(self.tokenizer)
+
+    def features(self, row: Row) -> Sequence[Feature] | Sequence[Choices]:
+        """Of one row: one, but of a question on a long context its windows. Raises ValueError, naming its place."""
+        read, length = (self.vocabulary, self.encode), _UNCUT if self.memory else self.length
+        try:
+            if isinstance(row, Labelled):
+                second = row.texts[1] if len(row.texts) > 1 else None
+                return [features.classification(*read, row.texts[0], second, length, row.label, self.labels)]
+            if isinstance(row, Optioned):
+                return [features.choices(*read, row.texts[0], row.question, row.options, length, row.right)]
+            stride = max(1, self.length // 4)
+            where = (row.question, row.texts[0], self.length, stride, row.answers)
+            return answers.spans(self.vocabulary, self.tokenizer, *where)
+        except ValueError as error:
+            raise ValueError(f"{row.place}: {error}") from error
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """That of the head, which is a mean over rows, as a sum over them, in nats."""
+        rows = len(batch["input_ids"])
+        return Loss(self._output(model, batch).loss.float() * rows, rows, batch["input_ids"].numel())
+
+    def scores(self, model: nn.Module, rows: Sequence[Row], batch: int) -> dict[str, float]:
+        """How well the model does on rows, from 0 to 1, by name."""
+        read = [self.features(row) for row in rows]
+        told = self._told(model, [one for some in read for one in some], batch)
+        if self.kind != "spans":
+            right = [int(logits.argmax()) == some[0].label for some, (logits,) in zip(read, told, strict=True)]
+            return {"accuracy": fmean(right)}
+        place, found = 0, []
+        for row, windows in zip(rows, read, strict=True):
+            assert isinstance(row, Asked)
+            starts, ends = zip(*told[place : place + len(windows)], strict=True)
+            place += len(windows)
+            best = answers.best_spans(windows, starts, ends).best(0.0 if self.none else None)  # type: ignore[arg-type]
+            found.append(answers.answer_scores(best, [text for _, text in row.answers]))
+        return {"F1": fmean(one.f1 for one in found), "exact match": fmean(one.exact for one in found)}
+
+    def _told(self, model: nn.Module, every: Sequence[Any], batch: int) -> list[tuple[Tensor, ...]]:
+        """The logits of each feature, read in batches of like lengths; of spans those of starts and of ends."""
+        order = sorted(range(len(every)), key=lambda place: _length(every[place]))
+        found: list[tuple[Tensor, ...]] = [()] * len(every)
+        here = runtime.current()
+        with evaluating(model), here.autocast():
+            for at in range(0, len(order), batch):
+                places = order[at : at + batch]
+                made = features.collate([every[place] for place in places], self.vocabulary.pad)
+                output = self._output(model, {name: made[name].to(here.device) for name in _INPUTS})
+                logits = (output.start_logits, output.end_logits) if self.kind == "spans" else (output.logits,)
+                for place, *rows in zip(places, *(some.float().cpu() for some in logits), strict=True):
+                    found[place] = tuple(rows)
+        return found
+
+    def _output(self, model: nn.Module, batch: Batch) -> Any:
+        if not self.memory:
+            return model(**batch)
+        return remembered(model, **batch, window=self.length, memory=self.memory)
+
+
+def learnt(task: Task, rows: Sequence[Row]) -> list[Any]:
+    """The features of rows, one after the other."""
+    return [one for row in rows for one in task.features(row)]
+
+
+def _length(one: Feature | Choices) -> int:
+    return len(one.ids) if isinstance(one, Feature) else max(len(option.ids) for option in one.options)
