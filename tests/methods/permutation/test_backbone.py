@@ -508,6 +508,17 @@ def test_dropout_is_for_training_alone(tiny: Callable[..., Any], ordered: Callab
     assert torch.equal(*found)
 
 
+def test_dropout_is_where_transformers_has_it(tiny: Callable[..., Any], ordered: Callable[..., Any]) -> None:
+    """Of the rows that go in, of the sinusoids, of what each layer reads, and of what comes out."""
+    model, ids = tiny(dropout=0.3, n_layer=2).train(), torch.randint(17, (2, 7))
+    shapes: list[tuple[int, ...]] = []
+    for dropout in (model.transformer.dropout, *(layer.rel_attn.dropout for layer in model.transformer.layer)):
+        dropout.register_forward_hook(lambda _, given, found: shapes.append(tuple(found.shape)))
+    order = dict(zip(("rank", "sees"), ordered(2, 7), strict=True))
+    model(ids, **order, targets=draw_targets(2, 7, 3))
+    assert shapes == [(2, 10, 8), (1, 14, 8), (2, 10, 8), (2, 3, 8), (2, 3, 8)]
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_half_precision_is_near_and_never_nan(

@@ -95,7 +95,8 @@ def test_any_shape_computes(layers: int, heads: int, width: int, vocabulary: int
 
 def test_no_such_shape(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"^no shape is called 'xlnet-bas' \(nearest: 'xlnet-base'\): expected one of xlnet-tiny, .*, or a"
+        ValueError,
+        match=r"^no shape is called 'xlnet-bas' \(nearest: 'xlnet-base'\): expected one of xlnet-tiny, .*, or a",
     ):
         configuration("xlnet-bas", 9)
     with pytest.raises(ValueError, match=r"config\.json"):

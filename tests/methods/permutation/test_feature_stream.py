@@ -21,7 +21,10 @@ PAD = 0
 
 def features(count: int) -> list[Feature]:
     """Feature n holds the token n + 1, and so many more that lengths differ."""
-    return [Feature([place + 1] * (1 + place % 3) + [99], [FIRST] * (1 + place % 3) + [CLASS], place) for place in range(count)]
+    return [
+        Feature([place + 1] * (1 + place % 3) + [99], [FIRST] * (1 + place % 3) + [CLASS], place)
+        for place in range(count)
+    ]
 
 
 def labels(batches: FeatureBatches, count: int) -> list[list[int]]:

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from shoestring.data import tokenizers
 from shoestring.data.tokens import Tokens
 from shoestring.methods.permutation.configurations import build, configuration
 from shoestring.methods.permutation.memory import Memory
 from shoestring.methods.permutation.objectives import Kind, Pretraining
 from shoestring.methods.permutation.stream import PermutationBatches
 from shoestring.methods.permutation.vocabulary import Vocabulary, prepared
-from shoestring.data import tokenizers
 from shoestring.train import checkpoint, optim, state
 from shoestring.train.hooks import Every
 from shoestring.train.loop import train
@@ -117,9 +117,7 @@ def begun(corpus: Tokens, vocabulary: Vocabulary) -> Callable[..., tuple[Run, Pr
         torch.manual_seed(0)
         config = configuration("xlnet-tiny", 260, n_layer=2, mem_len=memory or None, reuse_len=REUSE)
         model = build(config, 0)
-        batches = PermutationBatches(
-            corpus, vocabulary, batch, LENGTH, REUSE, 5, 0, memory=memory, bidirectional=both
-        )
+        batches = PermutationBatches(corpus, vocabulary, batch, LENGTH, REUSE, 5, 0, memory=memory, bidirectional=both)
         return Run(model, optim.adamw(model, 1e-2), batches), Pretraining(kind, Memory(config), REUSE, both)
 
     return make

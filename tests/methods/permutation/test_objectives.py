@@ -1,4 +1,4 @@
-"""What the backbone is pretrained to do: against transformers' own body, and what each objective can and cannot learn."""
+"""The objectives: against transformers' own body, and what each can and cannot learn."""
 
 from __future__ import annotations
 

@@ -123,7 +123,12 @@ def on() -> Held:
     ],
 )
 def test_each_arm_against_a_loop(
-    name: str, joint: Callable[..., Tensor], apart: Callable[..., Tensor] | None, block: int | None, model: Any, on: Held
+    name: str,
+    joint: Callable[..., Tensor],
+    apart: Callable[..., Tensor] | None,
+    block: int | None,
+    model: Any,
+    on: Held,
 ) -> None:
     found = scores(model, ARMS[name], recipe(), on)
 

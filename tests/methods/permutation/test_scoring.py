@@ -161,7 +161,9 @@ def test_masked_against_embeddings_that_are_masked(pair: Callable[..., Any]) -> 
         return scores[ids[0, place]].item()
 
     with torch.no_grad():
-        assert masked(ours, ids, at(places))[0].tolist() == pytest.approx([likely(places, one) for one in places], abs=1e-9)
+        assert masked(ours, ids, at(places))[0].tolist() == pytest.approx(
+            [likely(places, one) for one in places], abs=1e-9
+        )
         expected = [likely(places[turn:], one) for turn, one in enumerate(places)]
         assert masked_in_turn(ours, ids, at(places))[0].tolist() == pytest.approx(expected, abs=1e-9)
 
@@ -274,7 +276,9 @@ def test_a_total_is_a_sum() -> None:
 
 @pytest.mark.parametrize("span", [(-1, 2), (3, 3), (5, 4), (0, 99)])
 def test_a_span_that_is_none(span: tuple[int, int], spelled: PreTrainedTokenizerFast, reader: Any) -> None:
-    with pytest.raises(ValueError, match=rf"^span {span[0]} to {span[1]} of a text of 22 characters: expected one inside it$"):
+    with pytest.raises(
+        ValueError, match=rf"^span {span[0]} to {span[1]} of a text of 22 characters: expected one inside it$"
+    ):
         span_log_prob(reader, spelled, TEXT, [(0, 1), span])
 
 

@@ -43,7 +43,9 @@ def converted(named: str, out: Path, dtype: str | None) -> Converted:
     """Compare and write. Raises ValueError where the bodies differ by more than the tolerance, or it is no XLNet."""
     folder = tools_opened.folder_of(named)
     model = tools_opened.model_of(folder)
-    told, stored = folders.has_tokenizer(folder), model.dtype
+    told = folders.has_tokenizer(folder)
+    # of a half-precision folder transformers keeps some weights in fp32, but never these
+    stored = model.get_input_embeddings().weight.dtype
     tokenizer = tools_opened.tokenizer_of(folder, model) if told else None
     difference, largest, what = compared(model.to(torch.float32))
     if not difference <= TOLERANCE:
@@ -74,7 +76,7 @@ def compared(model: PreTrainedModel) -> tuple[float, float, str]:
     head = model.lm_loss if told else nn.Identity()
     with evaluating(model):
         theirs = torch.stack([*_read(model.base_model, head, [shared | own for shared, own, _ in batches])])
-        own = TwoStream(model) if isinstance(model, XLNetModel) else from_transformers(model).base_model
+        own = TwoStream(model).eval() if isinstance(model, XLNetModel) else from_transformers(model).base_model
         ours = torch.stack([*_read(own, head, [shared | own for shared, _, own in batches])])
     if not isinstance(model, XLNetModel):
         to_transformers(model)

@@ -20,7 +20,9 @@ _Span = Annotated[
     list[str] | None,
     typer.Option(metavar="FROM:TO", help="Characters of --text, from 0 to before TO; may be repeated."),
 ]
-_File = Annotated[Path | None, typer.Option(help="Instead: JSON lines (also .gz) of {text, spans: [[from, to], ...]}.")]
+_File = Annotated[
+    Path | None, typer.Option(help="Instead: JSON lines (also .gz) of {text, spans: \\[\\[from, to], ...]}.")
+]
 _Order = Annotated[Order, typer.Option(help="In which a span's tokens are told, each knowing those before it.")]
 _Out = Annotated[Path | None, typer.Option(help="A .jsonl; what --file asks for goes to standard output unless said.")]
 

@@ -1,0 +1,141 @@
+"""Scoring from the command line: the numbers that the model gives, as a table and as JSON lines; what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, XLNetLMHeadModel
+
+from shoestring import __main__ as door
+from shoestring.data import tokenizers
+from shoestring.methods.permutation import configurations, vocabulary
+from shoestring.methods.permutation.convert import from_transformers
+from shoestring.methods.permutation.heads import with_head
+from shoestring.methods.permutation.scoring import span_log_prob
+from shoestring.models import pretrained
+
+TEXT = "the old town is new"
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """`shoestring permutation score …` in this process: returns code, out and err."""
+
+    def called(*words: Any) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["shoestring", "permutation", "score", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "100")
+        capsys.readouterr()  # what was shown before
+        code = 0
+        try:
+            door.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+
+    return called
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of weights so large that no two tokens are as likely."""
+    tokenizer, _ = vocabulary.prepared(tokenizers.train_bpe([f"{TEXT} and so on"] * 5, 265))
+    shape = configurations.configuration("xlnet-tiny", len(tokenizer), initializer_range=0.5)
+    folder = tmp_path_factory.mktemp("scored") / "model"
+    pretrained.save(configurations.build(shape, 0), tokenizer, folder)
+    return folder
+
+
+def wanted(folder: Path, spans: list[tuple[int, int]], order: Any = "left-to-right") -> list[Any]:
+    model = from_transformers(XLNetLMHeadModel.from_pretrained(folder))
+    return span_log_prob(model, AutoTokenizer.from_pretrained(folder), TEXT, spans, order)
+
+
+@pytest.mark.parametrize("order", ["left-to-right", "right-to-left"])
+def test_a_table_has_each_token_and_the_whole(call, model, order):
+    done = call(model, "--text", TEXT, "--span", "4:12", "--span", "0:3", "--order", order)
+    assert done.code == 0, done.err
+    for span in wanted(model, [(4, 12), (0, 3)], order):
+        for token, likely in zip(span.tokens, span.log_probabilities, strict=True):
+            assert any(line.split() == [*repr(token).split(), f"{likely:.4f}"] for line in done.out.splitlines())
+        assert f"{sum(span.log_probabilities):.4f}" in done.out
+    assert done.out.index("4:12 'old town'") < done.out.index("0:3 'the'")
+    assert order.replace("-", " ") in done.out
+
+
+def test_lines_of_a_file(call, model, tmp_path):
+    row = {"id": 7, "text": TEXT, "spans": [[4, 12], [0, 3]]}
+    said = (json.dumps(row) + "\n\n" + json.dumps({**row, "id": 8})).encode()
+    (tmp_path / "rows.jsonl.gz").write_bytes(gzip.compress(said))
+    done = call(model, "--file", tmp_path / "rows.jsonl.gz")
+    assert done.code == 0, done.err
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [one["id"] for one in found] == [7, 8]
+    for one, span in zip(found[0]["scores"], wanted(model, [(4, 12), (0, 3)]), strict=True):
+        assert one["total"] == pytest.approx(sum(span.log_probabilities), abs=1e-5)
+        assert (one["text"], one["tokens"]) == (span.text, [*span.tokens])
+    out = tmp_path / "new" / "scores.jsonl"
+    assert call(model, "--file", tmp_path / "rows.jsonl.gz", "--out", out).out == ""
+    assert [json.loads(line) for line in out.read_text().splitlines()] == found
+    done = call(model, "--text", TEXT, "--span", "4:12", "--out", out)
+    assert "old town" in done.out
+    (again,) = [json.loads(line) for line in out.read_text().splitlines()]
+    assert again["scores"] == found[0]["scores"][:1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "expected either --text with --span FROM:TO, or --file"),
+        (("--text", TEXT, "--file", "a.jsonl"), "expected either --text"),
+        (("--file", "a.jsonl", "--span", "1:2"), "expected either --text"),
+        (("--text", TEXT), "--text without --span: expected one, such as --span 0:19"),
+        (("--text", TEXT, "--span", "4-12"), "--span '4-12': expected FROM:TO in characters, such as 4:9"),
+        (("--text", TEXT, "--span", "4:20"), "--text: span 4:20 of 19 characters: expected one inside the text"),
+        (("--text", TEXT, "--span", "4:4"), "span 4:4 of 19 characters"),
+        (("--text", TEXT, "--span", "4:9", "--order", "up"), "'up' is not one of"),
+        (("--text", TEXT, "--span", "4:9", "--out", "{tmp}"), "expected the name of a file ending in .jsonl"),
+        (("--file", "{tmp}/none.jsonl"), "none.jsonl"),
+        (("--file", "{tmp}/bad.jsonl"), "bad.jsonl:2: expected {text, spans: [[from, to], ...]}"),
+        (("--file", "{tmp}/beyond.jsonl"), "beyond.jsonl:2: span 4:20 of 19 characters"),
+        (("--file", "{tmp}/over.jsonl"), "over.jsonl:1: its 'scores' would be written over"),
+        (("--file", "{tmp}/blank.jsonl"), "blank.jsonl: no rows"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_writes_nothing(call, model, tmp_path, words, message):
+    good = {"text": TEXT, "spans": [[4, 9]]}
+    for name, rows in {
+        "bad": [good, {"text": TEXT, "spans": [[4]]}],
+        "beyond": [good, {"text": TEXT, "spans": [[4, 20]]}],
+        "over": [{**good, "scores": []}],
+        "blank": [],
+    }.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    done = call(model, *(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
+    assert message in done.err
+
+
+def test_a_model_that_is_none(call, model, tmp_path):
+    words = ("--text", TEXT, "--span", "4:9")
+    assert "there is no such folder" in call(tmp_path / "none", *words).err
+    lm, tokenizer = XLNetLMHeadModel.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+    with torch.no_grad():
+        lm.lm_loss.bias[0] = torch.nan
+    pretrained.save(lm, tokenizer, tmp_path / "nan")
+    assert "--text: no finite log-probability: the weights of" in call(tmp_path / "nan", *words).err
+    with_head(lm, "classification", ["a", "b"]).save_pretrained(tmp_path / "headed")
+    done = call(tmp_path / "headed", *words)
+    assert (done.code, done.out) == (2, "")
+    assert "a XLNetForSequenceClassification: expected a language model, XLNetLMHeadModel" in done.err
+
+
+def test_help_says_what_a_folder_does_not(call):
+    assert "pretrained by permutation, which its" in " ".join(call("--help").out.split())
