@@ -147,8 +147,9 @@ def _write_model(
         config.architectures = [type(model).__name__.removeprefix("FSDP")]
         config.dtype = str(model.dtype).removeprefix("torch.")
         config.save_pretrained(folder)
-        if model.generation_config is not None:
-            model.generation_config.save_pretrained(folder)
+        generation = getattr(model, "generation_config", None)  # some heads have none
+        if generation is not None:
+            generation.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
 

@@ -178,11 +178,14 @@ def test_masked_against_embeddings_that_are_masked(memory: int, pair: Callable[.
 
 def test_position_compensation_is_asked_for_by_blocks(tiny: Callable[..., Any]) -> None:
     model = tiny(mem_len=None)
-    spy, batch = Spy(model), sequences(2, 10, 5, 4)
+    spy, batch = Spy(model), sequences(2, 10, 10, 4)
     found = Pretraining("mpnet", Memory(model.config), 5)(spy, batch)
     names = ("input_ids", "rank", "sees", "targets", "token_type_ids")
-    logits = model(**{name: batch[name] for name in names}, compensate=5).logits
-    assert spy.given[0]["compensate"] == 5
+    logits = model(**{name: batch[name] for name in names}, compensate=10).logits
+    assert spy.given[0]["compensate"] == 10  # without a memory the sequence is one block
+    remembering = Spy(tiny(mem_len=4))
+    Pretraining("mpnet", Memory(remembering.model.config), 5)(remembering, sequences(2, 10, 5, 4))
+    assert remembering.given[0]["compensate"] == 5
     assert found.total.item() == pytest.approx(nats(logits, batch["labels"]), rel=1e-5)
     plain = Pretraining("permutation", Memory(model.config), 5)(model, batch)
     assert abs(plain.total.item() - found.total.item()) > 1e-3
@@ -225,6 +228,7 @@ def test_eighty_percent_are_masked_ten_another_token_and_ten_themselves() -> Non
     assert not (changed & given["masked"]).any()
     assert given["input_ids"].min() >= 50, "another token is one of the text's own"
     assert given["input_ids"].max() < 950
+    assert len(given["input_ids"][changed].unique()) > 150, "and not always the same"
     count = int(chosen.sum())
     deviation = math.sqrt(0.8 * 0.2 / count)
     assert abs(given["masked"].sum().item() / count - 0.8) < 4 * deviation

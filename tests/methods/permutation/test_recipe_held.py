@@ -115,7 +115,7 @@ def on() -> Held:
     ("name", "joint", "apart", "block"),
     [
         ("permutation", scoring.permuted, scoring.independent, 6),
-        ("permutation, no memory", scoring.permuted, scoring.independent, 6),
+        ("permutation, no memory", scoring.permuted, scoring.independent, None),
         ("permutation, position compensation", scoring.compensated, None, 6),
         ("masked", scoring.masked_in_turn, scoring.masked, None),
         ("masked, memory", scoring.masked_in_turn, scoring.masked, 6),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shoestring import config, rooms
-from shoestring.methods.permutation.recipe_schema import ARMS, Arm, Recipe, TaskSet, Text
+from shoestring.methods.permutation.recipe_schema import ARMS, PLAIN, Arm, Recipe, TaskSet, Text
 
 LEAST = """
 model: xlnet-tiny
@@ -58,12 +58,13 @@ def test_every_arm_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_what_each_arm_has() -> None:
     assert {name for name, arm in ARMS.items() if not arm.method} == {"masked", "masked, memory", "autoregressive"}
-    assert {name for name, arm in ARMS.items() if not arm.memory} == {"masked", "permutation, no memory"}
-    assert {name for name, arm in ARMS.items() if not arm.spans} == {"masked", "permutation, no spans"}
+    assert {name for name, arm in ARMS.items() if not arm.memory} == {"masked", "permutation, no memory", PLAIN}
+    assert {name for name, arm in ARMS.items() if not arm.spans} == {"masked", "permutation, no spans", PLAIN}
     assert {name for name, arm in ARMS.items() if not arm.bidirectional} == {
         "masked",
         "permutation, one direction",
         "autoregressive",
+        PLAIN,
     }
     assert [name for name, arm in ARMS.items() if arm.bert] == ["masked"]
 

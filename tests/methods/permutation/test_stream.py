@@ -116,7 +116,7 @@ def test_a_sequence_of_two_segments() -> None:
 @pytest.mark.parametrize("reuse", [16, 20, 5, 27])
 def test_what_is_predicted_and_what_it_sees(segments: str, spans: str, reuse: int) -> None:
     first = -(-7 * reuse // 32)
-    for batch in drawn(stream(segments=segments, spans=spans, reuse=reuse, bidirectional=True), 5):
+    for batch in drawn(stream(segments=segments, spans=spans, reuse=reuse, bidirectional=True, memory=8), 5):
         targets, ids = batch["targets"], batch["input_ids"]
         assert torch.equal(targets.sort(1).values, targets)
         assert ((targets < reuse).sum(1) == first).all()
@@ -132,6 +132,20 @@ def test_what_is_predicted_and_what_it_sees(segments: str, spans: str, reuse: in
         seen = rank[:, None, :] < sees[:, :, None]
         assert not seen[:, :reuse, reuse:].any()  # else the memory would know what is to be predicted
         assert seen[:, reuse:, :reuse].all()
+
+
+@pytest.mark.parametrize("segments", ["two", "one"])
+def test_without_a_memory_the_order_is_one_over_the_sequence(segments: str) -> None:
+    """There is nothing that a later block could be told by."""
+    for batch in drawn(stream(segments=segments), 5):
+        rank, targets = batch["rank"], batch["targets"]
+        context = torch.ones_like(rank, dtype=torch.bool).scatter(1, targets, False)
+        context &= (batch["input_ids"] != SEP) & (batch["input_ids"] != CLS)
+        assert torch.equal(rank == -1, context)
+        told = rank.gather(1, targets)
+        assert ((told >= 0) & (told < 32)).all()
+        assert all(len(set(row.tolist())) == 7 for row in told)
+        assert (batch["sees"] > 0).sum() > 0
 
 
 def test_backward_rows_read_from_right_to_left() -> None:
@@ -197,7 +211,7 @@ def test_without_a_memory_there_is_no_context() -> None:
 
 def test_what_is_drawn_stays_what_it_was() -> None:
     """Fixed by numpy's Philox stream: a change here would break every saved run."""
-    (batch,) = drawn(stream(seed=1, bidirectional=True), 1)
+    (batch,) = drawn(stream(seed=1, bidirectional=True, memory=8), 1)
     assert batch["input_ids"][:, 0].tolist() == [19, 516, 1498, 2003]
     assert batch["targets"][0].tolist() == [4, 7, 10, 12, 17, 21, 27]
     assert batch["rank"][0][batch["targets"][0]].tolist() == [8, 2, 13, 10, 30, 24, 18]

@@ -31,6 +31,7 @@ class TwoStream(nn.Module):
         self.mask_emb = body.mask_emb
         self.layer = nn.ModuleList(Layer(layer) for layer in body.layer)
         self.dropout = body.dropout
+        self.train(body.training)
 
     def get_input_embeddings(self) -> nn.Module:
         embedding: nn.Module = self.word_embedding

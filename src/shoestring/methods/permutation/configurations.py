@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import torch
 from transformers import XLNetConfig, XLNetLMHeadModel
 
 from shoestring.methods.permutation.convert import from_transformers
+from shoestring.methods.permutation.objectives import Kind
 from shoestring.models import presets
 from shoestring.models.folders import read_json
 
@@ -67,3 +69,24 @@ def build(config: XLNetConfig, seed: int) -> XLNetLMHeadModel:
         torch.default_generator.manual_seed(seed)
         model = XLNetLMHeadModel(config)
     return from_transformers(model).train()
+
+
+def readied(model: XLNetLMHeadModel, kind: Kind, segments: bool, checkpointing: bool) -> XLNetLMHeadModel:
+    """The model, made ready to be pretrained for an objective.
+
+    segments       whether batches have more than one
+    checkpointing  whether the activations of a layer are computed again in backward, and not kept
+    Weights that the objective never reads are frozen: DDP would wait for their gradients.
+    """
+    body = model.base_model
+    if kind == "autoregressive":
+        body.mask_emb.requires_grad_(False)
+    if not segments:
+        for layer in body.layer:
+            layer.rel_attn.seg_embed.requires_grad_(False)
+            layer.rel_attn.r_s_bias.requires_grad_(False)
+    if checkpointing:
+        with warnings.catch_warnings():  # its new name is not in all versions of transformers 5
+            warnings.simplefilter("ignore", FutureWarning)
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model

@@ -18,7 +18,7 @@ def step(config: XLNetConfig, layout: Layout, directions: int = 1) -> int:
     width, batch, targets = config.d_model, len(layout.rank), layout.targets
     rows = layout.length + layout.extra
     view = layout.view()
-    total = 0
+    total: int = 0
     for layer in range(config.n_layer):
         asking = rows
         if targets is not None and layer == config.n_layer - 1:
@@ -31,7 +31,7 @@ def step(config: XLNetConfig, layout: Layout, directions: int = 1) -> int:
         if layout.segments is not None:
             total += batch * asking * width * 3
     scored = layout.length if targets is None else targets.shape[1]
-    return 2 * (total + 3 * batch * scored * width * config.vocab_size)
+    return int(2 * (total + 3 * batch * scored * width * config.vocab_size))
 
 
 def _distances(layout: Layout) -> int:

@@ -29,7 +29,7 @@ class Pretraining:
                           Transformer-XL" of XLNet's table 6: a block then sees no later one, as the memory would tell
           autoregressive  each token given those before it: Dai et al. 2019 (Transformer-XL)
     memory         carried from batch to batch where its length is not 0
-    block          positions a block, as the stream's
+    block          positions a block of the order, as the stream's; without a memory the sequence is one block
     bidirectional  whether half of each batch's rows are read from right to left
     The mask is the learned vector w of the query stream: the vocabulary needs no token for it.
     """
@@ -52,7 +52,7 @@ class Pretraining:
             given |= self._masked(inputs, batch["targets"])
         else:
             given |= {"input_ids": inputs} | {name: batch[name] for name in ("rank", "sees", "targets")}
-            given |= {"compensate": self.block} if self.kind == "mpnet" else {}
+            given |= {"compensate": self._block(inputs)} if self.kind == "mpnet" else {}
         found = model(**given)
         if self.memory.length:
             self.memory.keep(list(found.mems))
@@ -61,13 +61,16 @@ class Pretraining:
         total = nn.functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED, reduction="sum")
         return Loss(total, int((labels != IGNORED).sum()), inputs.numel())
 
+    def _block(self, inputs: Tensor) -> int:
+        return self.block if self.memory.length else inputs.shape[1]
+
     def _masked(self, inputs: Tensor, targets: Tensor) -> dict[str, Any]:
         places = torch.arange(inputs.shape[1], device=inputs.device)
         chosen = (targets[:, :, None] == places).any(1)
         draw = torch.rand(inputs.shape, device=inputs.device)
         # another token is one that stands somewhere in the batch: frequent ones more often, none that is never used
         other = inputs.flatten()[torch.randint(inputs.numel(), inputs.shape, device=inputs.device)]
-        rank, sees = blockwise(inputs, self.block if self.memory.length else inputs.shape[1])
+        rank, sees = blockwise(inputs, self._block(inputs))
         return {
             "input_ids": torch.where(chosen & (draw < _SWAPPED), other, inputs),
             "masked": chosen & (draw >= _SWAPPED + _KEPT),

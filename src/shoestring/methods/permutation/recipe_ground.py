@@ -52,9 +52,8 @@ class Ground:
         recipe = self.recipe
         runtime.seed_everything(seed)
         model = configurations.build(configuration(recipe, arm, len(self.opened_tokenizer())), seed)
-        if recipe.compute.checkpointing:
-            model.gradient_checkpointing_enable()
-        _freeze(model, arm, recipe)
+        several = arm.kind != "autoregressive" and recipe.text.segments == "two"
+        configurations.readied(model, arm.kind, several, recipe.compute.checkpointing)
         chosen = recipe.optimizer
         optimizer = optim.adamw(model, rate, chosen.weight_decay, chosen.betas)
         return Run(model, optimizer, self.batches(arm, seed)), objective(recipe, arm, model.config)
@@ -79,17 +78,6 @@ class Ground:
         )
         parts = self.recipe.compute.accumulate
         return stream if parts == 1 else MicroBatches(stream, parts, arm.bidirectional)
-
-
-def _freeze(model: XLNetLMHeadModel, arm: Arm, recipe: Recipe) -> None:
-    """What an arm never reads has no gradient, for which DDP would wait."""
-    causal = arm.kind == "autoregressive"
-    if causal:
-        model.transformer.mask_emb.requires_grad_(False)
-    if causal or recipe.text.segments == "one":
-        for layer in model.transformer.layer:
-            layer.rel_attn.seg_embed.requires_grad_(False)
-            layer.rel_attn.r_s_bias.requires_grad_(False)
 
 
 def configuration(recipe: Recipe, arm: Arm, size: int) -> XLNetConfig:

@@ -63,7 +63,7 @@ def held(recipe: Recipe, tokens: Tokens, count: int, seed: int) -> Held:
 
 def scores(model: nn.Module, arm: Arm, recipe: Recipe, on: Held) -> dict[str, float]:
     """Mean nats: of spans of two tokens and more as one event, with each token told apart, and of single tokens."""
-    block = recipe.text.reuse if arm.memory or arm.kind != "masked" else None
+    block = recipe.text.reuse if arm.memory else None
     device = next(model.parameters()).device
 
     def mean(how: Score, size: int) -> float:

@@ -20,6 +20,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Seed = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(min_length=1)]
 
+PLAIN = "permutation, plain"
 PERMUTATION, MASKED, MASKED_MEMORY, CAUSAL = "permutation", "masked", "masked, memory", "autoregressive"
 _BERT_SHARE = 0.15  # of the tokens are predicted: Devlin et al. 2019
 
@@ -48,6 +49,8 @@ ARMS = {
     MASKED: Arm("masked", memory=False, spans=False, bidirectional=False, bert=True),
     MASKED_MEMORY: Arm("masked"),
     CAUSAL: Arm("autoregressive", bidirectional=False),
+    # as the masked arm in all but the objective and how many are predicted
+    PLAIN: Arm("permutation", True, memory=False, spans=False, bidirectional=False),
 }
 
 

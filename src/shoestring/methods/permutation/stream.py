@@ -36,9 +36,10 @@ class PermutationBatches:
 
     batch_size      B over all processes; each gets its batch_size / world
     length          S
-    reuse           R: a row goes on by so many tokens a batch, and the model remembers so many; blocks of the order too
+    reuse           R: a row goes on by so many tokens a batch, and the model remembers so many
     predicted       P, divided between the reused tokens and the others by their numbers
-    memory          M, which `context` counts of; 0 is none
+    memory          M, which `context` counts of; 0 is none. With one, the order has blocks of R tokens that see none
+                    after them, which the memory would tell; without, it is one over the sequence
     segments        "two": A and B after the reused tokens (see `packing.pack`); "one": contiguous tokens alone
     spans           what is predicted: spans of whole "words", spans of "tokens" as the official code has them, or
                     "single" tokens
@@ -150,7 +151,8 @@ class PermutationBatches:
         else:
             record = packing.plain(text)
         chosen = self._chosen(record, generator)
-        order = permuted(chosen, record.functional, self._reuse, generator)
+        block = self._reuse if self._memory else self._length
+        order = permuted(chosen, record.functional, block, generator)
         context = self._context(start, min(self._memory, step * self._reuse), backward)
         return _Row(record, order, np.flatnonzero(chosen), context)
 

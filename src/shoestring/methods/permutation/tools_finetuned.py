@@ -92,7 +92,6 @@ class Ground:
         runtime.seed_everything(setting.seed)
         labels = task.labels if setting.task == "classification" else None
         model = with_head(self.pretrained, setting.task, labels, seed=setting.seed).train()
-        model.generation_config = None  # which a checkpoint asks of every model
         rate = setting.learning_rate or (_RATE if model.config.d_model < _WIDE else _WIDE_RATE)
         groups = parameter_groups(model, rate, setting.layer_decay, _WEIGHT_DECAY)
         optimizer = torch.optim.AdamW(groups, betas=_BETAS, fused=True)

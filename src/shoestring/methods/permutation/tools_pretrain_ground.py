@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,12 +77,7 @@ class Ground:
             found = tools_opened.model_of(self.start, torch.float32, language=True)
             found.config.update(changes)
             model = from_transformers(found).train()
-        if setting.checkpointing:
-            with warnings.catch_warnings():  # its new name is not in all versions of transformers 5
-                warnings.simplefilter("ignore", FutureWarning)
-                model.gradient_checkpointing_enable()
-        _freeze(model, setting)
-        return model
+        return configurations.readied(model, setting.objective, setting.segments == "two", setting.checkpointing)
 
     def objective(self, model: nn.Module) -> Pretraining:
         """With a memory of its own, which is a hook."""
@@ -147,17 +141,6 @@ class Ground:
             rank=rank,
             world=world,
         )
-
-
-def _freeze(model: PreTrainedModel, setting: Setting) -> None:
-    """What is never read has no gradient, for which DDP would wait."""
-    body = model.base_model
-    if setting.objective == "autoregressive":
-        body.mask_emb.requires_grad_(False)
-    if setting.segments == "one":
-        for layer in body.layer:
-            layer.rel_attn.seg_embed.requires_grad_(False)
-            layer.rel_attn.r_s_bias.requires_grad_(False)
 
 
 def prepare(setting: Setting, out: Path) -> tuple[Ground, Settled]:
