@@ -203,13 +203,13 @@ def activations(call: Callable[[], None], models: tuple[Any, Any]) -> int:
     """Bytes that autograd keeps for backward, each storage once, without weights."""
     weights = {tensor.untyped_storage().data_ptr() for model in models for tensor in model.parameters()}
     seen: dict[int, int] = {}
-    held = []  # so that no storage is freed, and its address given to another
+    held = []  # so that none is freed, and its address given to another; a tensor would hold its graph, which holds this
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
             seen[storage.data_ptr()] = storage.nbytes()
-            held.append(tensor)
+            held.append(storage)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

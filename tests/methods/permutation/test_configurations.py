@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +14,10 @@ from hypothesis import strategies as st
 from transformers import XLNetConfig, XLNetLMHeadModel
 
 from shoestring.methods.permutation.backbone import TwoStream
-from shoestring.methods.permutation.configurations import build, configuration, names
+from shoestring.methods.permutation.configurations import build, configuration, names, readied
+from shoestring.methods.permutation.memory import Memory
+from shoestring.methods.permutation.objectives import Kind, Pretraining
+from shoestring.methods.permutation.orders import permuted
 
 
 def size(config: XLNetConfig) -> int:
@@ -88,6 +93,37 @@ def test_any_shape_computes(layers: int, heads: int, width: int, vocabulary: int
     logits = build(config, 0)(torch.arange(5)[None]).logits
     assert logits.shape == (1, 5, vocabulary)
     assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("segments", [False, True])
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_what_an_objective_never_reads_is_frozen(kind: Kind, segments: bool) -> None:
+    """DDP would wait for its gradient."""
+    config = configuration("xlnet-tiny", 9, mem_len=None)
+    model = readied(build(config, 0), kind, segments, checkpointing=False)
+    order = permuted(np.arange(8) % 3 == 0, np.zeros(8, dtype=np.bool_), 8, np.random.default_rng(0))
+    batch = {
+        "input_ids": torch.arange(8)[None],
+        "rank": torch.from_numpy(order.rank)[None],
+        "sees": torch.from_numpy(order.sees)[None],
+        "targets": torch.tensor([[0, 3, 6]]),
+        "labels": torch.tensor([[0, 3, 6]]),
+    }
+    if segments:
+        batch["token_type_ids"] = torch.arange(8)[None] // 4
+    Pretraining(kind, Memory(config), 8)(model, batch).total.backward()  # type: ignore[no-untyped-call]
+    for name, weight in model.named_parameters():
+        assert weight.requires_grad is (weight.grad is not None), name
+
+
+def test_activations_that_are_computed_again() -> None:
+    found = []
+    for checkpointing in (False, True):
+        model = readied(build(configuration("xlnet-tiny", 9), 0), "masked", True, checkpointing)
+        assert all(layer.gradient_checkpointing is checkpointing for layer in model.transformer.layer)
+        model(torch.arange(8)[None], token_type_ids=torch.arange(8)[None] // 4).logits.square().sum().backward()
+        found.append(model.transformer.layer[0].rel_attn.seg_embed.grad)
+    assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-8)
 
 
 # what is refused

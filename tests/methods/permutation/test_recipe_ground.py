@@ -194,6 +194,9 @@ def test_batches_of_each_arm(ground: Any) -> None:
         assert ("token_type_ids" in batches[0]) is (name != "autoregressive")
         context = [batch["context"].max().item() for batch in batches]
         assert context == ([0, 8, 8] if arm.memory else [0, 0, 0]), name
+        cut = found.batches(arm, 0).state_dict()
+        assert cut["reuse"] == (24 if name == "autoregressive" else 10), "all of a sequence is remembered"
+        assert (cut["spans"], cut["bidirectional"]) == ("words" if arm.spans else "single", arm.bidirectional), name
     one, other, third = (
         next(iter(found.batches(found.recipe.arm("permutation"), seed)))["targets"] for seed in (0, 0, 1)
     )
@@ -231,7 +234,6 @@ def test_runs_of_a_seed_begin_alike(ground: Any) -> None:
     assert not torch.equal(one, third)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable` is deprecated:FutureWarning")
 def test_checkpointing(ground: Any) -> None:
     found: Ground = ground(compute={"precision": "fp32", "workers": 1, "checkpointing": True})
     plain = replace(found, recipe=found.recipe.model_copy(update={"compute": ground().recipe.compute}))

@@ -17,7 +17,7 @@ from shoestring import config
 from shoestring.data.tokens import Tokens
 from shoestring.methods.permutation import scoring
 from shoestring.methods.permutation.configurations import build, configuration
-from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, Held, held, scores
+from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED, Held, held, scores
 from shoestring.methods.permutation.recipe_schema import ARMS, Recipe
 
 
@@ -45,13 +45,14 @@ def counted(count: int) -> Tokens:
 
 
 def test_windows_are_spread_over_the_text() -> None:
-    found = held(recipe(longest=2), counted(115), 5, 1)  # ten windows of 16, from 100 places
+    found = held(recipe(longest=2), counted(119), 5, 1)  # ten windows of 16, from 100 places
     assert sorted(found.windows) == sorted(found.places) == [1, 2]
     starts = torch.stack([found.windows[size][:, 0] for size in (1, 2)], 1)
-    assert starts.tolist() == [[0, 10], [20, 30], [40, 50], [60, 70], [80, 90]]
+    assert starts.tolist() == [[4, 14], [24, 34], [44, 54], [64, 74], [84, 94]]
     for size in (1, 2):
         assert torch.equal(found.windows[size], starts[:, [size - 1]] + torch.arange(16))
         assert found.places[size].shape == (5, size)
+        assert torch.equal(found.before[size], starts[:, [size - 1]] + torch.arange(-4, 0))
 
 
 def test_places_are_those_of_the_second_part_up_to_its_end() -> None:
@@ -62,9 +63,9 @@ def test_places_are_those_of_the_second_part_up_to_its_end() -> None:
 
 
 def test_a_text_too_short() -> None:
-    assert len(held(recipe(longest=2), counted(25), 5, 1).windows[1]) == 5
-    with pytest.raises(ValueError, match=r"^here: 24 tokens hold no 10 windows: give more text, or score fewer$"):
-        held(recipe(longest=2), counted(24), 5, 1)
+    assert len(held(recipe(longest=2), counted(29), 5, 1).windows[1]) == 5
+    with pytest.raises(ValueError, match=r"^here: 28 tokens hold no 10 windows: give more text, or score fewer$"):
+        held(recipe(longest=2), counted(28), 5, 1)
     with pytest.raises(ValueError, match=r"^here: 3 tokens hold no 10 windows"):
         held(recipe(longest=2), counted(3), 5, 1)
 
@@ -76,7 +77,7 @@ def test_a_text_too_short() -> None:
 def test_held_spans_lie_in_the_second_part_and_no_window_is_taken_twice(
     longest: int, count: int, more: int, seed: int
 ) -> None:
-    text = counted(15 + count * longest + more)
+    text = counted(19 + count * longest + more)
     found = held(recipe(longest=longest), text, count, seed)
     starts = [start for size in found.windows for start in found.windows[size][:, 0].tolist()]
     assert len(starts) == len(set(starts)) == count * longest
@@ -88,9 +89,9 @@ def test_held_spans_lie_in_the_second_part_and_no_window_is_taken_twice(
 
 
 def test_all_arms_are_scored_on_the_same_spans() -> None:
-    """They hang on the text, the count and the seed, on nothing of an arm."""
+    """They hang on the text, the count, the seed and the memory's length, on nothing of an arm."""
     one = held(recipe(), counted(900), 7, 1)
-    other = held(recipe(memory=0, bidirectional=False, arms=list(ARMS)), counted(900), 7, 1)
+    other = held(recipe(bidirectional=False, arms=list(ARMS)), counted(900), 7, 1)
     third = held(recipe(), counted(900), 7, 2)
     for size in (1, 2, 3):
         assert torch.equal(one.windows[size], other.windows[size])
@@ -132,17 +133,22 @@ def test_each_arm_against_a_loop(
 ) -> None:
     found = scores(model, ARMS[name], recipe(), on)
 
-    def mean(score: Callable[..., Tensor], sizes: tuple[int, ...]) -> float:
-        told = [
-            -score(model, row[None], at[None], block).sum().item()
-            for size in sizes
-            for row, at in zip(on.windows[size], on.places[size], strict=True)
-        ]
+    def mean(score: Callable[..., Tensor], sizes: tuple[int, ...], remembers: bool = False) -> float:
+        told = []
+        for size in sizes:
+            for row, at, before in zip(on.windows[size], on.places[size], on.before[size], strict=True):
+                mems = scoring.remembered(model, before[None], 6, score is scoring.causal) if remembers else None
+                told.append(-score(model, row[None], at[None], block, mems).sum().item())
         return sum(told) / len(told)
 
     with torch.no_grad():
         assert found[JOINT] == pytest.approx(mean(joint, (2, 3)), rel=1e-5)
         assert found[CLOZE] == pytest.approx(mean(joint, (1,)), rel=1e-5)
+        if ARMS[name].memory:
+            assert found[REMEMBERED] == pytest.approx(mean(joint, (2, 3), True), rel=1e-5)
+            assert abs(found[REMEMBERED] - found[JOINT]) > 1e-4
+        else:
+            assert REMEMBERED not in found
         if apart is None:
             assert APART not in found
         else:
@@ -152,11 +158,14 @@ def test_each_arm_against_a_loop(
 
 def test_rows_are_taken_a_few_at_a_time(model: Any) -> None:
     many = held(recipe(), counted(900), 150, 1)
-    many = Held({size: rows % 120 for size, rows in many.windows.items()}, many.places)
+    many = Held(
+        *({size: rows % 120 for size, rows in some.items()} for some in (many.windows, many.places, many.before))
+    )
     thirds = [
         Held(
             {size: rows[start : start + 50] for size, rows in many.windows.items()},
             {size: places[start : start + 50] for size, places in many.places.items()},
+            {size: before[start : start + 50] for size, before in many.before.items()},
         )
         for start in (0, 50, 100)
     ]

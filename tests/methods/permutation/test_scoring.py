@@ -25,6 +25,7 @@ from shoestring.methods.permutation.scoring import (
     masked,
     masked_in_turn,
     permuted,
+    remembered,
     span_log_prob,
 )
 
@@ -204,6 +205,22 @@ def test_it_is_read_from_left_to_right_whatever_pretraining_did(score: Score, ti
 
 
 # text
+
+
+@pytest.mark.parametrize("order", ["blocks", "causal"])
+def test_what_is_remembered_is_what_the_model_leaves_step_by_step(order: str, tiny: Callable[..., Any]) -> None:
+    model = tiny(vocab_size=V, mem_len=6, reuse_len=None)
+    before = torch.randint(V, (2, 8))
+    found = remembered(model, before, 3, causal=order == "causal")
+    mems = None
+    for part in (before[:, :3], before[:, 3:6], before[:, 6:]):
+        places = torch.arange(part.shape[1], dtype=torch.int32).expand_as(part)
+        seen = {"rank": places, "sees": places} if order == "causal" else {}
+        mems = model(part, **seen, mems=mems, use_mems=True).mems
+    assert [layer.shape for layer in found] == [(6, 2, model.config.d_model)] * model.config.n_layer
+    assert all(torch.equal(one, two) for one, two in zip(found, mems, strict=True))
+    row, places = torch.randint(V, (2, 5)), at([2, 3], 2)
+    assert not torch.allclose(permuted(model, row, places, mems=found), permuted(model, row, places))
 
 
 @pytest.fixture(scope="module")

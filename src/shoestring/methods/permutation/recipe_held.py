@@ -17,8 +17,9 @@ from shoestring.methods.permutation.recipe_schema import Arm, Recipe
 from shoestring.models.modes import evaluating
 
 JOINT, APART, CLOZE = "nats a span", "nats a span, tokens apart", "nats a token"
+REMEMBERED = "nats a span, with memory"
 _ROWS = 64
-Score = Callable[[nn.Module, Tensor, Tensor, int | None], Tensor]
+Score = Callable[[nn.Module, Tensor, Tensor, int | None, list[Tensor] | None], Tensor]
 # each as good as the objective allows: a masked model is told a span token by token, too
 _JOINT: dict[Kind, Score] = {
     "permutation": scoring.permuted,
@@ -31,10 +32,12 @@ _APART: dict[Kind, Score] = {"permutation": scoring.independent, "masked": scori
 
 @dataclass(frozen=True)
 class Held:
-    """Windows of text (windows, S), and of each number of tokens the places (windows, n) of a span."""
+    """Of each number of tokens: windows of text (windows, S), the places (windows, n) of a span in each, and the M
+    tokens that stand before each window."""
 
     windows: dict[int, Tensor]
     places: dict[int, Tensor]
+    before: dict[int, Tensor]
 
 
 def held(recipe: Recipe, tokens: Tokens, count: int, seed: int) -> Held:
@@ -45,35 +48,46 @@ def held(recipe: Recipe, tokens: Tokens, count: int, seed: int) -> Held:
     """
     text, longest = recipe.text, recipe.held.longest
     wanted = count * longest
-    room = len(tokens) - text.length + 1
+    room = len(tokens) - recipe.memory - text.length + 1
     if room < wanted:
         raise ValueError(
             f"{tokens.folder}: {len(tokens)} tokens hold no {wanted} windows: give more text, or score fewer"
         )
     generator = np.random.Generator(np.random.Philox(seed))
-    starts = (np.arange(wanted) * room // wanted).reshape(count, longest)
-    windows, places = {}, {}
+    starts = recipe.memory + (np.arange(wanted) * room // wanted).reshape(count, longest)
+    windows, places, before = {}, {}, {}
     for size in range(1, longest + 1):
-        rows = np.stack([tokens.ids[at : at + text.length] for at in starts[:, size - 1]]).astype(np.int64)
+        every = [tokens.ids[at - recipe.memory : at + text.length] for at in starts[:, size - 1]]
+        rows = torch.from_numpy(np.stack(every).astype(np.int64))
         first = generator.integers(text.reuse, text.length - size, count, endpoint=True)
-        windows[size] = torch.from_numpy(rows)
+        before[size], windows[size] = rows[:, : recipe.memory], rows[:, recipe.memory :]
         places[size] = torch.from_numpy(first)[:, None] + torch.arange(size)
-    return Held(windows, places)
+    return Held(windows, places, before)
 
 
 def scores(model: nn.Module, arm: Arm, recipe: Recipe, on: Held) -> dict[str, float]:
-    """Mean nats: of spans of two tokens and more as one event, with each token told apart, and of single tokens."""
+    """Mean nats: of spans of two tokens and more as one event, with each token told apart, and of single tokens.
+
+    All arms see the same window; an arm with a memory is scored once more with what stands before it.
+    """
     block = recipe.text.reuse if arm.memory else None
     device = next(model.parameters()).device
+    causal = arm.kind == "autoregressive"
 
-    def mean(how: Score, size: int) -> float:
-        parts = zip(torch.split(on.windows[size], _ROWS), torch.split(on.places[size], _ROWS), strict=True)
-        told = [how(model, rows.to(device), at.to(device), block).double().sum(1) for rows, at in parts]
+    def mean(how: Score, size: int, remembers: bool = False) -> float:
+        told = []
+        parts = (torch.split(some[size].to(device), _ROWS) for some in (on.windows, on.places, on.before))
+        for rows, at, before in zip(*parts, strict=True):
+            mems = scoring.remembered(model, before, recipe.text.reuse, causal) if remembers else None
+            told.append(how(model, rows, at, block, mems).double().sum(1))
         return float(-torch.cat(told).mean())
 
     with evaluating(model):
         sizes = range(2, recipe.held.longest + 1)
-        found = {JOINT: fmean(mean(_JOINT[arm.kind], size) for size in sizes), CLOZE: mean(_JOINT[arm.kind], 1)}
+        joint = _JOINT[arm.kind]
+        found = {JOINT: fmean(mean(joint, size) for size in sizes), CLOZE: mean(joint, 1)}
+        if arm.memory:
+            found[REMEMBERED] = fmean(mean(joint, size, remembers=True) for size in sizes)
         if arm.kind in _APART:
             found[APART] = fmean(mean(_APART[arm.kind], size) for size in sizes)
     return found

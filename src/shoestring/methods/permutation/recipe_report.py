@@ -9,7 +9,7 @@ from shoestring.cost import Cost
 from shoestring.evaluate.quantities import number, plus_minus
 from shoestring.evaluate.scores import Pair, Point, Report, Row, Score
 from shoestring.methods.permutation.recipe_ground import Ground
-from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT
+from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED
 from shoestring.methods.permutation.recipe_plan import Plan
 from shoestring.methods.permutation.recipe_pretrain import Job, Outcome
 from shoestring.methods.permutation.recipe_schema import CAUSAL, MASKED, MASKED_MEMORY, PERMUTATION
@@ -45,7 +45,7 @@ def _row(arm: str, outcomes: Sequence[Outcome], ground: Ground) -> Row:
     ends = [one.points[-1] for one in outcomes]
     scores = {
         metric: Score.of(end["test"][metric] for end in ends)
-        for metric in (JOINT, APART, CLOZE)
+        for metric in (JOINT, REMEMBERED, APART, CLOZE)
         if metric in ends[0]["test"]
     }
     for task in outcomes[0].tasks:
@@ -68,7 +68,8 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
     yield (
         f"A span has 2 to {longest} tokens, as many of each length, and what stands on both sides is given; the "
         "autoregressive arm sees what stands before alone. A masked model is told a span token by token, in as many "
-        "passes, which is the best it can do; apart, each token is told without the others."
+        "passes, which is the best it can do; apart, each token is told without the others. All see one window; with "
+        "memory, an arm that has one is told what stands before the window, too."
     )
     rates = "; ".join(f"{arm} {chosen.rates[arm]:g} for {chosen.steps[arm]:,} steps" for arm in found)
     yield f"Learning rates, chosen on dev for each arm, and steps, at equal FLOPs: {rates}."

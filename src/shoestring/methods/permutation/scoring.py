@@ -17,56 +17,86 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Direction = Literal["left-to-right", "right-to-left"]
+Mems = list[Tensor] | None
 # whatever a configuration says of its pretraining
 _PLAIN: dict[str, Any] = {"use_mems": False, "bidirectional": False}
 
 
-def permuted(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+def permuted(
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+) -> Tensor:
     """(B, n) log-probabilities, in nats, of the tokens at `places`, each given all else and those before it there.
 
     input_ids  (B, S) with the real tokens at the places
     places     (B, n): in the order in which they are told; their sum is the joint log-probability, whatever the order
     block      of positions, as the model was pretrained: a block sees none after it, so that of several blocks the
                earlier is told first. The whole row where None
+    mems       what a row looks back on besides, as `remembered` gives it
     """
-    return _of(model(input_ids, **_told(input_ids, places, block)).logits, input_ids, places)
+    return _of(model(input_ids, **_told(input_ids, places, block), mems=mems).logits, input_ids, places)
 
 
-def compensated(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+def compensated(
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+) -> Tensor:
     """As `permuted`, of a model pretrained with MPNet's position compensation."""
     given = _told(input_ids, places, block)
-    return _of(model(input_ids, **given, compensate=block or input_ids.shape[1]).logits, input_ids, places)
+    logits = model(input_ids, **given, mems=mems, compensate=block or input_ids.shape[1]).logits
+    return _of(logits, input_ids, places)
 
 
-def independent(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+def independent(
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+) -> Tensor:
     """As `permuted`, but none of the places is told to another: their sum is of a product of marginals."""
     rank, sees = blockwise(input_ids, block or input_ids.shape[1])
     given = {**_PLAIN, "rank": rank.scatter(1, places, HIDDEN), "sees": sees, "targets": places}
-    return _of(model(input_ids, **given).logits, input_ids, places)
+    return _of(model(input_ids, **given, mems=mems).logits, input_ids, places)
 
 
-def masked(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+def masked(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None) -> Tensor:
     """As `independent`, of a model pretrained on masked inputs: all places read the mask at once."""
     hidden = torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, places, True)
     rank, sees = blockwise(input_ids, block or input_ids.shape[1])
     given = {**_PLAIN, "masked": hidden, "stream": "content", "rank": rank, "sees": sees, "targets": places}
-    return _of(model(input_ids, **given).logits, input_ids, places)
+    return _of(model(input_ids, **given, mems=mems).logits, input_ids, places)
 
 
-def masked_in_turn(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+def masked_in_turn(
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+) -> Tensor:
     """As `permuted`, of a model pretrained on masked inputs: one place after the other is unmasked, in n passes."""
     turns = range(places.shape[1])
-    return torch.cat([masked(model, input_ids, places[:, turn:], block)[:, :1] for turn in turns], 1)
+    return torch.cat([masked(model, input_ids, places[:, turn:], block, mems)[:, :1] for turn in turns], 1)
 
 
-def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None) -> Tensor:
+def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None) -> Tensor:
     """As `permuted`, of an autoregressive model, which sees what stands before a place and nothing after it.
 
     places  ascending and not the first; `block` means nothing here
     """
     rank = torch.arange(input_ids.shape[1], device=input_ids.device, dtype=torch.int32).expand_as(input_ids)
     given = {**_PLAIN, "rank": rank, "sees": rank, "targets": places - 1, "stream": "content"}
-    return _of(model(input_ids, **given).logits, input_ids, places)
+    return _of(model(input_ids, **given, mems=mems).logits, input_ids, places)
+
+
+def remembered(model: nn.Module, before: Tensor, step: int, causal: bool = False) -> list[Tensor]:
+    """The memory that a model has when it has read what stands before a row, in steps as it was pretrained.
+
+    before  (B, M): tokens; step, how many are read at once, of which the configuration's `reuse_len` keeps as many
+    causal  whether a token sees none after it
+    """
+    mems: Mems = None
+    for part in torch.split(before, step, dim=1):
+        rank, sees = blockwise(part, part.shape[1])
+        if causal:
+            rank = sees = torch.arange(part.shape[1], device=part.device, dtype=torch.int32).expand_as(part)
+        given = {**_PLAIN, "use_mems": True, "rank": rank, "sees": sees, "mems": mems}
+        # of the head nothing is wanted: one place is enough
+        first = torch.zeros_like(part[:, :1])
+        mems = model(part, **given, targets=first, stream="content").mems
+    assert mems is not None
+    return mems
 
 
 def _told(input_ids: Tensor, places: Tensor, block: int | None) -> dict[str, Any]:
