@@ -203,7 +203,7 @@ def activations(call: Callable[[], None], models: tuple[Any, Any]) -> int:
     """Bytes that autograd keeps for backward, each storage once, without weights."""
     weights = {tensor.untyped_storage().data_ptr() for model in models for tensor in model.parameters()}
     seen: dict[int, int] = {}
-    held = []  # so that none is freed, and its address given to another; a tensor would hold its graph, which holds this
+    held = []  # so that no address is given to another; a tensor in the place of its storage would hold its graph
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

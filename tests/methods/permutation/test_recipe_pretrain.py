@@ -17,7 +17,7 @@ from shoestring import config, files, runtime
 from shoestring.cost import Cost
 from shoestring.methods.permutation import recipe_pretrain
 from shoestring.methods.permutation.recipe_ground import Ground, prepare
-from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT
+from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED
 from shoestring.methods.permutation.recipe_pretrain import Job, Outcome, finished, follow, pretraining
 from shoestring.methods.permutation.recipe_schema import ARMS, Recipe
 from shoestring.train.hooks import Progress
@@ -91,6 +91,7 @@ def test_a_run_of_every_arm(arm: str, ground: Any, tmp_path: Path) -> None:
     assert found.diverged is None
     assert [point["step"] for point in found.points] == [2, 4, 6]
     kinds = {JOINT, CLOZE} | ({APART} if ARMS[arm].kind in ("permutation", "masked") else set())
+    kinds |= {REMEMBERED} if ARMS[arm].memory else set()
     for point in found.points:
         assert set(point["dev"]) == set(point["test"]) == kinds
         assert all(0 < value < 30 for split in ("dev", "test") for value in point[split].values())

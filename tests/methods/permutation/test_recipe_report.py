@@ -13,7 +13,7 @@ from shoestring.cost import Cost
 from shoestring.evaluate import report as reports
 from shoestring.evaluate.scores import Report
 from shoestring.methods.permutation.recipe_ground import Ground
-from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT
+from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED
 from shoestring.methods.permutation.recipe_plan import Plan
 from shoestring.methods.permutation.recipe_pretrain import Job, Outcome
 from shoestring.methods.permutation.recipe_report import DEV, report
@@ -44,6 +44,7 @@ def ground(rates: Sequence[float] = (1e-3,), **changes: Any) -> Ground:
 def outcome(arm: str, nats: float, seed: int = 0, diverged: str | None = None, tasks: bool = False) -> Outcome:
     def scores(value: float) -> dict[str, float]:
         found = {JOINT: value, CLOZE: value / 4}
+        found |= {REMEMBERED: value - 0.5} if ARMS[arm].memory else {}
         return found | ({APART: value + 2 + seed} if ARMS[arm].kind in ("permutation", "masked") else {})
 
     points = [
@@ -99,7 +100,9 @@ def test_rows(simple: Report) -> None:
         ("autoregressive", True),
     ]
     row = simple.row("permutation")
-    assert list(row.scores) == [JOINT, APART, CLOZE, DEV]
+    assert list(row.scores) == [JOINT, REMEMBERED, APART, CLOZE, DEV]
+    assert row.scores[REMEMBERED].mean == 10.5
+    assert REMEMBERED not in simple.row("masked").scores
     assert (row.scores[JOINT].mean, row.scores[JOINT].n) == (11.0, 2)
     assert row.scores[JOINT].sd == pytest.approx(2**0.5)
     assert row.scores[APART].mean == pytest.approx((12 + 15) / 2)
