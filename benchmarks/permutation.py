@@ -155,7 +155,10 @@ def agree(theirs: Any, ours: Any, ways: dict[str, Callable[[], Tensor]]) -> None
             loss.backward()
             losses.append(loss.item())
         pairs = zip(theirs.parameters(), ours.parameters(), strict=True)
-        grads = [(one.grad, two.grad) for one, two in pairs if one.grad is not None and two.grad is not None]
+        both = [(one.grad, two.grad) for one, two in pairs]
+        if any((one is None) != (two is None) for one, two in both):
+            raise RuntimeError(f"void: a weight has a gradient in {their_way} or in {our_way} alone")
+        grads = [(one, two) for one, two in both if one is not None]
         apart = max(float((one - two).abs().max() / (one.abs().max() + 1e-6)) for one, two in grads)
         if abs(losses[0] - losses[1]) > 1e-4 or apart > TOLERANCE:
             raise RuntimeError(f"void: losses {losses}, gradients differ by {apart:.1e} of the largest")

@@ -143,7 +143,7 @@ def test_rows_cost_what_pretraining_took_and_the_ledger_has_all(whole: Done) -> 
 
 def test_the_model_that_is_kept_is_the_methods(whole: Done) -> None:
     model = from_transformers(XLNetLMHeadModel.from_pretrained(whole.out / "checkpoint"))
-    on = held(whole.recipe, Tokens.load(whole.out / "tokens" / "test"), 2, 1)
+    on = held(whole.recipe, Tokens.load(whole.out / "tokens" / "test"), 2, 1, 256)
     found = scores(model, ARMS["permutation"], whole.recipe, on)
     expected = whole.outcome("permutation-seed0").points[-1]["test"]
     assert found == pytest.approx(expected, rel=1e-5)

@@ -41,11 +41,21 @@ def counted(count: int) -> Tokens:
     return Tokens(Path("here"), ids, count, text_bytes=count, documents=1, tokenizer="", source="", sha256="0" * 64)
 
 
+END = 10**6  # the id of the end of a document, where there is none
+
+
 # by hand
 
 
+def test_what_stands_before_a_window_is_of_its_document_or_not() -> None:
+    found = held(recipe(longest=2), counted(119), 5, 1, end=22)  # the window from 24 has one token of its own before it
+    assert found.context[1].tolist() == [4, 1, 4, 4, 4]
+    assert held(recipe(longest=2), counted(119), 5, 1, end=23).context[1].tolist() == [4, 0, 4, 4, 4]
+    assert held(recipe(longest=2), counted(119), 5, 1, end=24).context[1].tolist() == [4] * 5
+
+
 def test_windows_are_spread_over_the_text() -> None:
-    found = held(recipe(longest=2), counted(119), 5, 1)  # ten windows of 16, from 100 places
+    found = held(recipe(longest=2), counted(119), 5, 1, END)  # ten windows of 16, from 100 places
     assert sorted(found.windows) == sorted(found.places) == [1, 2]
     starts = torch.stack([found.windows[size][:, 0] for size in (1, 2)], 1)
     assert starts.tolist() == [[4, 14], [24, 34], [44, 54], [64, 74], [84, 94]]
@@ -56,18 +66,18 @@ def test_windows_are_spread_over_the_text() -> None:
 
 
 def test_places_are_those_of_the_second_part_up_to_its_end() -> None:
-    found = held(recipe(), counted(5000), 400, 1)
+    found = held(recipe(), counted(5000), 400, 1, END)
     for size in (1, 2, 3):
         first = found.places[size][:, 0]
         assert set(first.tolist()) == set(range(6, 16 - size + 1)), "from the first to the last that it can be"
 
 
 def test_a_text_too_short() -> None:
-    assert len(held(recipe(longest=2), counted(29), 5, 1).windows[1]) == 5
+    assert len(held(recipe(longest=2), counted(29), 5, 1, END).windows[1]) == 5
     with pytest.raises(ValueError, match=r"^here: 28 tokens hold no 10 windows: give more text, or score fewer$"):
-        held(recipe(longest=2), counted(28), 5, 1)
+        held(recipe(longest=2), counted(28), 5, 1, END)
     with pytest.raises(ValueError, match=r"^here: 3 tokens hold no 10 windows"):
-        held(recipe(longest=2), counted(3), 5, 1)
+        held(recipe(longest=2), counted(3), 5, 1, END)
 
 
 # property
@@ -78,7 +88,7 @@ def test_held_spans_lie_in_the_second_part_and_no_window_is_taken_twice(
     longest: int, count: int, more: int, seed: int
 ) -> None:
     text = counted(19 + count * longest + more)
-    found = held(recipe(longest=longest), text, count, seed)
+    found = held(recipe(longest=longest), text, count, seed, END)
     starts = [start for size in found.windows for start in found.windows[size][:, 0].tolist()]
     assert len(starts) == len(set(starts)) == count * longest
     for size, places in found.places.items():
@@ -90,9 +100,9 @@ def test_held_spans_lie_in_the_second_part_and_no_window_is_taken_twice(
 
 def test_all_arms_are_scored_on_the_same_spans() -> None:
     """They hang on the text, the count, the seed and the memory's length, on nothing of an arm."""
-    one = held(recipe(), counted(900), 7, 1)
-    other = held(recipe(bidirectional=False, arms=list(ARMS)), counted(900), 7, 1)
-    third = held(recipe(), counted(900), 7, 2)
+    one = held(recipe(), counted(900), 7, 1, END)
+    other = held(recipe(bidirectional=False, arms=list(ARMS)), counted(900), 7, 1, END)
+    third = held(recipe(), counted(900), 7, 2, END)
     for size in (1, 2, 3):
         assert torch.equal(one.windows[size], other.windows[size])
         assert torch.equal(one.places[size], other.places[size])
@@ -109,7 +119,7 @@ def model() -> Any:
 
 @pytest.fixture
 def on() -> Held:
-    return held(recipe(), counted(120), 9, 1)
+    return held(recipe(), counted(120), 9, 1, END)
 
 
 @pytest.mark.parametrize(
@@ -136,9 +146,13 @@ def test_each_arm_against_a_loop(
     def mean(score: Callable[..., Tensor], sizes: tuple[int, ...], remembers: bool = False) -> float:
         told = []
         for size in sizes:
-            for row, at, before in zip(on.windows[size], on.places[size], on.before[size], strict=True):
-                mems = scoring.remembered(model, before[None], 6, score is scoring.causal) if remembers else None
-                told.append(-score(model, row[None], at[None], block, mems).sum().item())
+            every = zip(on.windows[size], on.places[size], on.before[size], on.context[size], strict=True)
+            for row, at, before, context in every:
+                past = None
+                if remembers:
+                    mems = scoring.remembered(model, before[None], 6, score is scoring.causal)
+                    past = {"mems": mems, "context": context[None]}
+                told.append(-score(model, row[None], at[None], block, past).sum().item())
         return sum(told) / len(told)
 
     with torch.no_grad():
@@ -157,15 +171,17 @@ def test_each_arm_against_a_loop(
 
 
 def test_rows_are_taken_a_few_at_a_time(model: Any) -> None:
-    many = held(recipe(), counted(900), 150, 1)
+    many = held(recipe(), counted(900), 150, 1, END)
     many = Held(
-        *({size: rows % 120 for size, rows in some.items()} for some in (many.windows, many.places, many.before))
+        *({size: rows % 120 for size, rows in some.items()} for some in (many.windows, many.places, many.before)),
+        many.context,
     )
     thirds = [
         Held(
             {size: rows[start : start + 50] for size, rows in many.windows.items()},
             {size: places[start : start + 50] for size, places in many.places.items()},
             {size: before[start : start + 50] for size, before in many.before.items()},
+            {size: context[start : start + 50] for size, context in many.context.items()},
         )
         for start in (0, 50, 100)
     ]

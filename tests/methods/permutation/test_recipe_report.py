@@ -168,7 +168,8 @@ def test_what_a_span_is(simple: Report) -> None:
 def test_rates_steps_and_flops_are_told(simple: Report) -> None:
     (note,) = notes(simple, "Learning rates")
     assert note == (
-        "Learning rates, chosen on dev for each arm, and steps, at equal FLOPs: permutation 0.001 for 1,000 steps; "
+        "Learning rates, chosen on dev for each arm, which is in no row's cost, and steps, at equal FLOPs: "
+        "permutation 0.001 for 1,000 steps; "
         "masked 0.001 for 6,000 steps; autoregressive 0.001 for 8,000 steps."
     )
     (note,) = notes(simple, "FLOPs of a step")

@@ -220,7 +220,7 @@ def test_what_is_remembered_is_what_the_model_leaves_step_by_step(order: str, ti
     assert [layer.shape for layer in found] == [(6, 2, model.config.d_model)] * model.config.n_layer
     assert all(torch.equal(one, two) for one, two in zip(found, mems, strict=True))
     row, places = torch.randint(V, (2, 5)), at([2, 3], 2)
-    assert not torch.allclose(permuted(model, row, places, mems=found), permuted(model, row, places))
+    assert not torch.allclose(permuted(model, row, places, past={"mems": found}), permuted(model, row, places))
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +297,15 @@ def test_a_span_that_is_none(span: tuple[int, int], spelled: PreTrainedTokenizer
         ValueError, match=rf"^span {span[0]} to {span[1]} of a text of 22 characters: expected one inside it$"
     ):
         span_log_prob(reader, spelled, TEXT, [(0, 1), span])
+
+
+def test_a_model_that_sees_nothing_after_a_token(spelled: PreTrainedTokenizerFast, reader: Any) -> None:
+    reader.config.attn_type = "uni"
+    try:
+        with pytest.raises(ValueError, match=r"^the model sees nothing after a token"):
+            span_log_prob(reader, spelled, "abc", [(0, 1)])
+    finally:
+        reader.config.attn_type = "bi"
 
 
 def test_a_span_that_holds_no_token(reader: Any) -> None:

@@ -149,7 +149,7 @@ def test_bodies_that_differ_are_refused(call, tmp_path, monkeypatch):
     done = call(tmp_path / "from", "--out", tmp_path / "to")
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
     assert "the bodies differ by " in done.err
-    assert f"expected {TOLERANCE:g} at most; nothing was written" in done.err
+    assert f"expected {TOLERANCE:g} of that at most; nothing was written" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["from"]
 
 

@@ -19,7 +19,7 @@ from shoestring.models.modes import evaluating
 JOINT, APART, CLOZE = "nats a span", "nats a span, tokens apart", "nats a token"
 REMEMBERED = "nats a span, with memory"
 _ROWS = 64
-Score = Callable[[nn.Module, Tensor, Tensor, int | None, list[Tensor] | None], Tensor]
+Score = Callable[[nn.Module, Tensor, Tensor, int | None, scoring.Past], Tensor]
 # each as good as the objective allows: a masked model is told a span token by token, too
 _JOINT: dict[Kind, Score] = {
     "permutation": scoring.permuted,
@@ -32,18 +32,19 @@ _APART: dict[Kind, Score] = {"permutation": scoring.independent, "masked": scori
 
 @dataclass(frozen=True)
 class Held:
-    """Of each number of tokens: windows of text (windows, S), the places (windows, n) of a span in each, and the M
-    tokens that stand before each window."""
+    """Of each number of tokens: windows of text (windows, S), the places (windows, n) of a span in each, the M tokens
+    that stand before each window, and how many of them (windows,) are of its first token's document."""
 
     windows: dict[int, Tensor]
     places: dict[int, Tensor]
     before: dict[int, Tensor]
+    context: dict[int, Tensor]
 
 
-def held(recipe: Recipe, tokens: Tokens, count: int, seed: int) -> Held:
+def held(recipe: Recipe, tokens: Tokens, count: int, seed: int, end: int) -> Held:
     """Windows spread over a split, with a span in the second part of each, which sees the first part in every arm.
 
-    count  windows of each length of span
+    count  windows of each length of span; end, the id that ends a document
     Raises ValueError where the split is too short for them.
     """
     text, longest = recipe.text, recipe.held.longest
@@ -55,14 +56,16 @@ def held(recipe: Recipe, tokens: Tokens, count: int, seed: int) -> Held:
         )
     generator = np.random.Generator(np.random.Philox(seed))
     starts = recipe.memory + (np.arange(wanted) * room // wanted).reshape(count, longest)
-    windows, places, before = {}, {}, {}
+    windows, places, before, context = {}, {}, {}, {}
     for size in range(1, longest + 1):
         every = [tokens.ids[at - recipe.memory : at + text.length] for at in starts[:, size - 1]]
         rows = torch.from_numpy(np.stack(every).astype(np.int64))
         first = generator.integers(text.reuse, text.length - size, count, endpoint=True)
         before[size], windows[size] = rows[:, : recipe.memory], rows[:, recipe.memory :]
+        ended = (before[size] == end).flip(1).cumsum(1) > 0  # from the window backward
+        context[size] = (~ended).sum(1)
         places[size] = torch.from_numpy(first)[:, None] + torch.arange(size)
-    return Held(windows, places, before)
+    return Held(windows, places, before, context)
 
 
 def scores(model: nn.Module, arm: Arm, recipe: Recipe, on: Held) -> dict[str, float]:
@@ -76,10 +79,13 @@ def scores(model: nn.Module, arm: Arm, recipe: Recipe, on: Held) -> dict[str, fl
 
     def mean(how: Score, size: int, remembers: bool = False) -> float:
         told = []
-        parts = (torch.split(some[size].to(device), _ROWS) for some in (on.windows, on.places, on.before))
-        for rows, at, before in zip(*parts, strict=True):
-            mems = scoring.remembered(model, before, recipe.text.reuse, causal) if remembers else None
-            told.append(how(model, rows, at, block, mems).double().sum(1))
+        every = (on.windows, on.places, on.before, on.context)
+        parts = (torch.split(some[size].to(device), _ROWS) for some in every)
+        for rows, at, before, context in zip(*parts, strict=True):
+            past: scoring.Past = None
+            if remembers:
+                past = {"mems": scoring.remembered(model, before, recipe.text.reuse, causal), "context": context}
+            told.append(how(model, rows, at, block, past).double().sum(1))
         return float(-torch.cat(told).mean())
 
     with evaluating(model):

@@ -154,8 +154,9 @@ class _Watch:
         recipe = ground.recipe
         counts = {"dev": recipe.held.dev, "test": recipe.held.test}
         # tuning looks at dev alone
+        end = ground.opened_tokenizer().eos_token_id
         self._held = {
-            split: held(recipe, Tokens.load(ground.tokens[split]), count, _HELD_SEED)
+            split: held(recipe, Tokens.load(ground.tokens[split]), count, _HELD_SEED, end)
             for split, count in counts.items()
             if split == "dev" or job.final
         }

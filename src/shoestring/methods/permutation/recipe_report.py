@@ -12,10 +12,9 @@ from shoestring.methods.permutation.recipe_ground import Ground
 from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED
 from shoestring.methods.permutation.recipe_plan import Plan
 from shoestring.methods.permutation.recipe_pretrain import Job, Outcome
-from shoestring.methods.permutation.recipe_schema import CAUSAL, MASKED, MASKED_MEMORY, PERMUTATION
+from shoestring.methods.permutation.recipe_schema import MASKED, PERMUTATION
 
 DEV = f"dev {JOINT}"
-_TWINS = (MASKED, MASKED_MEMORY, CAUSAL)
 
 
 def report(name: str, outcomes: Mapping[Job, Outcome], chosen: Plan, ground: Ground) -> Report:
@@ -68,11 +67,12 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
     yield (
         f"A span has 2 to {longest} tokens, as many of each length, and what stands on both sides is given; the "
         "autoregressive arm sees what stands before alone. A masked model is told a span token by token, in as many "
-        "passes, which is the best it can do; apart, each token is told without the others. All see one window; with "
+        "passes; apart, each token is told without the others. All see one window; with "
         "memory, an arm that has one is told what stands before the window, too."
     )
     rates = "; ".join(f"{arm} {chosen.rates[arm]:g} for {chosen.steps[arm]:,} steps" for arm in found)
-    yield f"Learning rates, chosen on dev for each arm, and steps, at equal FLOPs: {rates}."
+    chose = "Learning rates, chosen on dev for each arm, which is in no row's cost, and steps, at equal FLOPs"
+    yield f"{chose}: {rates}."
     tried = ground.recipe.tuning.learning_rates
     ends = [arm for arm in found if chosen.rates[arm] in (min(tried), max(tried)) and len(tried) > 1]
     if ends:

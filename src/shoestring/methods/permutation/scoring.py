@@ -17,67 +17,67 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Direction = Literal["left-to-right", "right-to-left"]
-Mems = list[Tensor] | None
+Past = dict[str, Any] | None
 # whatever a configuration says of its pretraining
 _PLAIN: dict[str, Any] = {"use_mems": False, "bidirectional": False}
 
 
 def permuted(
-    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, past: Past = None
 ) -> Tensor:
     """(B, n) log-probabilities, in nats, of the tokens at `places`, each given all else and those before it there.
 
     input_ids  (B, S) with the real tokens at the places
-    places     (B, n): in the order in which they are told; their sum is the joint log-probability, whatever the order
+    places     (B, n): in the order in which they are told; their sum is the joint log-probability
     block      of positions, as the model was pretrained: a block sees none after it, so that of several blocks the
                earlier is told first. The whole row where None
-    mems       what a row looks back on besides, as `remembered` gives it
+    past       what a row looks back on besides: `mems`, as `remembered` gives them, and the `context` of each row
     """
-    return _of(model(input_ids, **_told(input_ids, places, block), mems=mems).logits, input_ids, places)
+    return _of(model(input_ids, **_told(input_ids, places, block), **(past or {})).logits, input_ids, places)
 
 
 def compensated(
-    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, past: Past = None
 ) -> Tensor:
     """As `permuted`, of a model pretrained with MPNet's position compensation."""
     given = _told(input_ids, places, block)
-    logits = model(input_ids, **given, mems=mems, compensate=block or input_ids.shape[1]).logits
+    logits = model(input_ids, **given, **(past or {}), compensate=block or input_ids.shape[1]).logits
     return _of(logits, input_ids, places)
 
 
 def independent(
-    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, past: Past = None
 ) -> Tensor:
     """As `permuted`, but none of the places is told to another: their sum is of a product of marginals."""
     rank, sees = blockwise(input_ids, block or input_ids.shape[1])
     given = {**_PLAIN, "rank": rank.scatter(1, places, HIDDEN), "sees": sees, "targets": places}
-    return _of(model(input_ids, **given, mems=mems).logits, input_ids, places)
+    return _of(model(input_ids, **given, **(past or {})).logits, input_ids, places)
 
 
-def masked(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None) -> Tensor:
+def masked(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, past: Past = None) -> Tensor:
     """As `independent`, of a model pretrained on masked inputs: all places read the mask at once."""
     hidden = torch.zeros_like(input_ids, dtype=torch.bool).scatter(1, places, True)
     rank, sees = blockwise(input_ids, block or input_ids.shape[1])
     given = {**_PLAIN, "masked": hidden, "stream": "content", "rank": rank, "sees": sees, "targets": places}
-    return _of(model(input_ids, **given, mems=mems).logits, input_ids, places)
+    return _of(model(input_ids, **given, **(past or {})).logits, input_ids, places)
 
 
 def masked_in_turn(
-    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None
+    model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, past: Past = None
 ) -> Tensor:
     """As `permuted`, of a model pretrained on masked inputs: one place after the other is unmasked, in n passes."""
     turns = range(places.shape[1])
-    return torch.cat([masked(model, input_ids, places[:, turn:], block, mems)[:, :1] for turn in turns], 1)
+    return torch.cat([masked(model, input_ids, places[:, turn:], block, past)[:, :1] for turn in turns], 1)
 
 
-def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, mems: Mems = None) -> Tensor:
+def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | None = None, past: Past = None) -> Tensor:
     """As `permuted`, of an autoregressive model, which sees what stands before a place and nothing after it.
 
     places  ascending and not the first; `block` means nothing here
     """
     rank = torch.arange(input_ids.shape[1], device=input_ids.device, dtype=torch.int32).expand_as(input_ids)
     given = {**_PLAIN, "rank": rank, "sees": rank, "targets": places - 1, "stream": "content"}
-    return _of(model(input_ids, **given, mems=mems).logits, input_ids, places)
+    return _of(model(input_ids, **given, **(past or {})).logits, input_ids, places)
 
 
 def remembered(model: nn.Module, before: Tensor, step: int, causal: bool = False) -> list[Tensor]:
@@ -86,7 +86,7 @@ def remembered(model: nn.Module, before: Tensor, step: int, causal: bool = False
     before  (B, M): tokens; step, how many are read at once, of which the configuration's `reuse_len` keeps as many
     causal  whether a token sees none after it
     """
-    mems: Mems = None
+    mems: list[Tensor] | None = None
     for part in torch.split(before, step, dim=1):
         rank, sees = blockwise(part, part.shape[1])
         if causal:
@@ -137,9 +137,15 @@ def span_log_prob(
     model   a two-stream language model pretrained by permutation
     spans   characters, from and to: the tokens that overlap are scored, whole
     order   in which a span's tokens are told; or of each span its own, as places in it (0 its first token)
-    A masked language model has no such number: it tells each token without the others. Raises ValueError where a span
-    is empty, lies outside the text or holds no token, and where an order does not name each token of its span once.
+    The tokens' log-probabilities sum to the span's in any order; a model's sums differ a little from order to order. A
+    masked language model takes a pass a token for such a number (`masked_in_turn`). All of the text is seen, however
+    long, also where pretraining cut it into blocks. Raises ValueError where a span is empty, lies outside the text or
+    holds no token, where an order does not name each token of its span once, and for an autoregressive model.
     """
+    if model.config.attn_type == "uni":
+        raise ValueError(
+            "the model sees nothing after a token (attn_type 'uni'): expected one pretrained by permutation"
+        )
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     device = next(model.parameters()).device

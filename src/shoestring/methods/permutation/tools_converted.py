@@ -48,10 +48,10 @@ def converted(named: str, out: Path, dtype: str | None) -> Converted:
     stored = model.get_input_embeddings().weight.dtype
     tokenizer = tools_opened.tokenizer_of(folder, model) if told else None
     difference, largest, what = compared(model.to(torch.float32))
-    if not difference <= TOLERANCE:
+    if not difference <= TOLERANCE * max(1.0, largest):
         raise ValueError(
             f"{folder}: the bodies differ by {difference:.2g} in {what}, of magnitudes up to {largest:.2g}: expected "
-            f"{TOLERANCE:g} at most; nothing was written"
+            f"{TOLERANCE:g} of that at most; nothing was written"
         )
     wanted = stored if dtype is None else getattr(torch, dtype)
     model.to(wanted)
