@@ -92,3 +92,27 @@ def test_a_folder_whose_record_is_torn_or_none_is_refused_by_name(tmp_path: Path
         with pytest.raises(ValueError, match=said):
             files.begun_on(tmp_path, {"train": "abc"})
         assert (tmp_path / "data.json").read_text() == text
+
+
+def test_what_was_made_of_the_same_stays(tmp_path):
+    def make() -> None:
+        (tmp_path / "tokens").mkdir(exist_ok=True)
+        for name in ("tokens/a.bin", "settled.json", "mine.txt"):
+            (tmp_path / name).write_text("made")
+
+    def made() -> list[str]:
+        return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+
+    parts = ("tokens", "settled.json", "never there")
+    make()
+    files.made_of(tmp_path, {"text": "one"}, parts)
+    assert made() == ["made.json", "mine.txt"]  # nobody said what it was made of
+    make()
+    files.made_of(tmp_path, {"text": "one"}, parts)
+    assert made() == ["made.json", "mine.txt", "settled.json", "tokens/a.bin"]
+    files.made_of(tmp_path, {"text": "two"}, parts)
+    assert made() == ["made.json", "mine.txt"]
+    make()
+    (tmp_path / "runs").mkdir()
+    files.made_of(tmp_path, {"text": "three"}, parts)
+    assert "tokens/a.bin" in made()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,3 +64,22 @@ def begun_on(out: Path, data: Mapping[str, str]) -> None:
                     f"{out}: begun on {name} {before}, which is {data.get(name)} now: give another --out, or delete it"
                 )
     replace(kept, json.dumps(dict(data)))
+
+
+def made_of(out: Path, what: Mapping[str, Any], parts: Sequence[str]) -> None:
+    """Remove the parts of an output folder that were made of something else than this; what is of it stays.
+
+    what   anything that JSON holds; kept in `out`/made.json
+    parts  names of files and folders in `out`
+    Where runs have begun nothing is removed: `begun_on` holds the folder to its data.
+    """
+    kept, told = out / "made.json", json.dumps(what, sort_keys=True)
+    if (out / "runs").exists():
+        return
+    if not kept.exists() or kept.read_text(encoding="utf-8") != told:
+        for part in parts:
+            if (out / part).is_file():
+                (out / part).unlink()
+            else:
+                shutil.rmtree(out / part, ignore_errors=True)
+    replace(kept, told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -112,14 +111,12 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     here, folder = runtime.current(), out / "tokenizer"
     data = {name: corpora.fingerprint(source(name)) for name in recipe.text.sources} | task_fingerprints(recipe)
     if here.rank == 0:
-        if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
-            (out / "settled.json").unlink(missing_ok=True)
-            for made_before in (folder, out / "tokens"):  # of another recipe or text, it may be
-                shutil.rmtree(made_before, ignore_errors=True)
+        of = {"data": data, "recipe": recipe.model_dump(mode="json", exclude={"compute": {"workers", "save_seconds"}})}
+        files.made_of(out, of, ("settled.json", "tokenizer", "tokens"))
         files.begun_on(out, data)
         if not folder.exists():
             made = vocabulary.opened(recipe.text.tokenizer, (one.text for one in documents(recipe, "train")))
-            vocabulary.prepared(made)[0].save_pretrained(folder)
+            vocabulary.save(vocabulary.prepared(made)[0], folder)
     tokenizer = tokenizers.load(str(folder))
     places: dict[str, Path] = {}
     for split in _SPLITS:

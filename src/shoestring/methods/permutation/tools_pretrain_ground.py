@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -163,13 +162,11 @@ def _prepared(setting: Setting, out: Path) -> tuple[Ground, Settled]:
         data[setting.model] = folders.fingerprint(start)
     ground = Ground(setting, out, start, data)
     if here.rank == 0:
-        if not (out / "runs").exists():  # nothing was computed yet in the way that is kept there
-            (out / "settled.json").unlink(missing_ok=True)
-            for made_before in ("tokenizer", "tokens"):  # of other text, it may be
-                shutil.rmtree(out / made_before, ignore_errors=True)
+        of = {"data": data, "setting": setting.model_dump(mode="json")}
+        files.made_of(out, of, ("settled.json", "tokenizer", "tokens"))
         files.begun_on(out, data)
         if not (out / "tokenizer").exists():
-            _tokenizer(ground).save_pretrained(out / "tokenizer")
+            vocabulary.save(_tokenizer(ground), out / "tokenizer")
     for split in _SPLITS:
         if not (out / "tokens" / split).exists():
             tokens.pack(_documents(setting, split), ground.tokenizer, out / "tokens" / split)

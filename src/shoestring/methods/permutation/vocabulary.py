@@ -81,6 +81,14 @@ def prepared(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFas
     return tokenizer, int(tokenizer.add_special_tokens(lacking)) if lacking else 0
 
 
+def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer's folder beside and rename it: under its own name it is whole."""
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder)
+
+
 def opened(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """The tokenizer that a recipe names, as `shoestring.data.tokenizers.resolve`, or a SentencePiece file `*.model`.
 
