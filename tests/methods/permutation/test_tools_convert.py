@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, XLNetConfig, XLNetLMHeadModel
 
-from shoestring import __main__ as door
 from shoestring.data import tokenizers
 from shoestring.methods.permutation import tools_opened, vocabulary
 from shoestring.methods.permutation.convert import from_transformers
@@ -25,21 +24,9 @@ from shoestring.types import Run
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """`shoestring permutation convert …` in this process: returns code, out and err."""
-
-    def called(*words: Any) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["shoestring", "permutation", "convert", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        capsys.readouterr()  # what was shown before
-        code = 0
-        try:
-            door.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return called
+def call(tool: Callable[..., SimpleNamespace]) -> Callable[..., SimpleNamespace]:
+    """`shoestring permutation convert …`."""
+    return partial(tool, "convert")
 
 
 def made(kind: str = "XLNetLMHeadModel", **changes: Any) -> PreTrainedModel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,8 +21,6 @@ from transformers import (
     pipeline,
 )
 
-from shoestring import __main__ as door
-from shoestring import runtime
 from shoestring.data import tokenizers
 from shoestring.evaluate import report
 from shoestring.evaluate.page import page
@@ -43,24 +40,9 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., SimpleNamespace]:
-    """`shoestring permutation …` in this process, {tmp} put in: returns code, out and err."""
-    monkeypatch.setattr(runtime, "faster_precision", lambda step: "fp32")
-
-    def called(*words: Any) -> SimpleNamespace:
-        given = [str(word).replace("{tmp}", str(tmp_path)) for word in words]
-        monkeypatch.setattr(sys, "argv", ["shoestring", "permutation", *given])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            door.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return called
+def call(tool: Callable[..., SimpleNamespace], tmp_path: Path) -> Callable[..., SimpleNamespace]:
+    """`shoestring permutation …`, {tmp} put in."""
+    return lambda *words: tool(*(str(word).replace("{tmp}", str(tmp_path)) for word in words))
 
 
 @pytest.fixture(scope="module")

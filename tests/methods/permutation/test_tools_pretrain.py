@@ -21,7 +21,6 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, XLNetConfig, XLNetLMHeadModel
 
-from shoestring import __main__ as door
 from shoestring import runtime
 from shoestring.evaluate import report
 from shoestring.evaluate.page import page
@@ -38,23 +37,6 @@ WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "one", "red", "dog
 def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take as long as all the rest."""
     monkeypatch.setattr(report, "page", lambda *_: "")
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """`shoestring permutation …` in this process: returns code, out and err."""
-
-    def called(*words: Any) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["shoestring", "permutation", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            door.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return called
 
 
 def written(place: Path, sentences: int, seed: int) -> None:
@@ -74,8 +56,8 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def pretrain(call: Callable[..., SimpleNamespace], text: Path, tmp_path: Path) -> Callable[..., SimpleNamespace]:
-    return lambda *words, out="out", plain=PLAIN: call("pretrain", text, "--out", tmp_path / out, *plain, *words)
+def pretrain(tool: Callable[..., SimpleNamespace], text: Path, tmp_path: Path) -> Callable[..., SimpleNamespace]:
+    return lambda *words, out="out", plain=PLAIN: tool("pretrain", text, "--out", tmp_path / out, *plain, *words)
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -298,9 +280,9 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(pretrain, tmp_path, words,
     assert sorted(path.name for path in (tmp_path / "text").iterdir()) == ["dev.txt", "test.txt", "train.txt"]
 
 
-def test_a_file_without_text(call, tmp_path):
+def test_a_file_without_text(tool, tmp_path):
     (tmp_path / "empty.txt").touch()
-    done = call("pretrain", tmp_path / "empty.txt", "--out", tmp_path / "out", *PLAIN)
+    done = tool("pretrain", tmp_path / "empty.txt", "--out", tmp_path / "out", *PLAIN)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert "the file is empty: expected text" in done.err
 

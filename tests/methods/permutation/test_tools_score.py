@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +14,6 @@ import pytest
 import torch
 from transformers import AutoTokenizer, XLNetLMHeadModel
 
-from shoestring import __main__ as door
 from shoestring.data import tokenizers
 from shoestring.methods.permutation import configurations, vocabulary
 from shoestring.methods.permutation.convert import from_transformers
@@ -26,21 +25,9 @@ TEXT = "the old town is new"
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
-    """`shoestring permutation score …` in this process: returns code, out and err."""
-
-    def called(*words: Any) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["shoestring", "permutation", "score", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "100")
-        capsys.readouterr()  # what was shown before
-        code = 0
-        try:
-            door.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return called
+def call(tool: Callable[..., SimpleNamespace]) -> Callable[..., SimpleNamespace]:
+    """`shoestring permutation score …`, on a terminal of 100 columns."""
+    return partial(tool, "score", columns=100)
 
 
 @pytest.fixture(scope="module")
