@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.data.corpora import documents, fingerprint
+from shoestring.data.corpora import documents, fingerprint, located
 from shoestring.data.splits import SPLITS
 
 DATA = Path(os.environ.get("SHOESTRING_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -128,6 +128,21 @@ def test_real_files(split):
     assert sum(map(len, wiki)) > (1_000_000 if split == "train" else 50_000)
     assert len(genres) > 3
     assert sum(map(len, texts(DATA / "text" / "tinyshakespeare_{split}.txt.gz", split))) > 10_000
+
+
+def test_a_source_by_its_name_on_the_shelf(tmp_path, monkeypatch):
+    text = tmp_path / "text" / "a_dev.txt"
+    text.parent.mkdir()
+    text.write_text("some")
+    monkeypatch.setenv("SHOESTRING_DATA", str(tmp_path))
+    assert located("text/a_dev.txt") == str(text)
+    assert located("text/a_{split}.txt") == str(tmp_path / "text" / "a_{split}.txt")
+    assert located("text/{split}/a.txt") == str(tmp_path / "text" / "{split}" / "a.txt")
+    assert located(str(text)) == str(text)
+    assert located("python") == "python"
+    assert located("hf:nobody/nothing") == "hf:nobody/nothing"
+    with pytest.raises(ValueError, match=r"^nowhere\.txt: no such file, nor in SHOESTRING_DATA"):
+        located("nowhere.txt")
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):

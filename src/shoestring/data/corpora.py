@@ -8,10 +8,11 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 
+from shoestring import files
 from shoestring.data import formats, hub, python_library
 from shoestring.data.splits import SPLITS, WORDS, Document, Split, choose, named_split, without_split
 
-__all__ = ["Document", "Split", "documents", "fingerprint", "whole"]
+__all__ = ["Document", "Split", "documents", "fingerprint", "located", "whole"]
 
 BUILT_IN = "python"
 HUB_PREFIX = "hf:"
@@ -55,6 +56,16 @@ def whole(source: str, text_field: str = "text") -> Iterator[Document]:
     """All documents of a file or a folder of files, whatever split they would fall into: for text that is held out."""
     for path, name, _ in _files(source):
         yield from formats.read(path, name, _domain(name), lambda _: True, text_field)
+
+
+def located(name: str) -> str:
+    """A source of `documents`, by path or by name in the folder SHOESTRING_DATA. Raises ValueError where it is none."""
+    if name == BUILT_IN or name.startswith(HUB_PREFIX):
+        return name
+    if _PLACEHOLDER in name:  # no file has that name: its folder is looked for
+        folder = next(above for above in Path(name).parents if _PLACEHOLDER not in str(above))
+        return str(files.find(str(folder)) / Path(name).relative_to(folder))
+    return str(files.find(name))
 
 
 def fingerprint(source: str) -> str:

@@ -17,7 +17,7 @@ from shoestring.data import tokenizers
 from shoestring.data.tokens import Tokens
 from shoestring.methods.permutation import recipe_ground
 from shoestring.methods.permutation.micro_batches import MicroBatches
-from shoestring.methods.permutation.recipe_ground import Ground, configuration, documents, prepare, source
+from shoestring.methods.permutation.recipe_ground import Ground, configuration, documents, prepare
 from shoestring.methods.permutation.recipe_schema import ARMS, Recipe
 from shoestring.methods.permutation.vocabulary import Vocabulary
 from shoestring.train.loop import train
@@ -90,16 +90,6 @@ def test_sources_stand_end_to_end(ground: Any, tmp_path: Path) -> None:
     ids = bytes(Tokens.load(found.tokens["dev"]).ids.clip(0, 255).astype("uint8"))
     assert ids.startswith(b"dev 0")
     assert b"other" in ids
-
-
-def test_a_source_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, texts: str) -> None:
-    monkeypatch.setenv("SHOESTRING_DATA", str(tmp_path.parent))
-    assert source(f"{tmp_path.name}/text_{{split}}.txt") == texts
-    assert source(f"{tmp_path.name}/text_dev.txt") == str(tmp_path / "text_dev.txt")
-    assert source("python") == "python"
-    assert source("hf:nobody/nothing") == "hf:nobody/nothing"
-    with pytest.raises(ValueError, match=r"^nowhere\.txt: no such file, nor in SHOESTRING_DATA"):
-        source("nowhere.txt")
 
 
 # again

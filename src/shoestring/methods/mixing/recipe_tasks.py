@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shoestring import files
 from shoestring.data import corpora, tokenizers
 from shoestring.data.splits import Split
 from shoestring.data.tokens import packed
@@ -72,7 +71,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
         {} if recipe.domains is None else {name or "text": source for name, source in _sources(recipe.domains).items()}
     )
     if recipe.base is not None and recipe.base.text is not None:
-        read["base"] = found(recipe.base.text)
+        read["base"] = corpora.located(recipe.base.text)
     return {name: f"{Path(source).name} {corpora.fingerprint(source)}" for name, source in read.items()}
 
 
@@ -94,7 +93,7 @@ def look_ups(clauses: int, tokenizer: Path, seed: int) -> Samples:
 
 def base_text(source: str, length: int, tokenizer: Path) -> Windows:
     """Windows of text that a base is trained on."""
-    return Windows(packed(found(source), "train", tokenizers.load(str(tokenizer))), length)
+    return Windows(packed(corpora.located(source), "train", tokenizers.load(str(tokenizer))), length)
 
 
 Make = Callable[[int, int, int], Sequence[Pieces]]  # (skill, count, seed)
@@ -183,9 +182,5 @@ def _named(chosen: Domains, source: str) -> tuple[str, ...]:
 def _sources(chosen: Domains) -> dict[str, str]:
     """Where each skill's text comes from; one source of all under the empty name."""
     if chosen.text is not None:
-        return {"": found(chosen.text)}
-    return {name: found(source) for name, source in chosen.files.items()}
-
-
-def found(name: str) -> str:
-    return name if name == corpora.BUILT_IN or name.startswith(corpora.HUB_PREFIX) else str(files.find(name))
+        return {"": corpora.located(chosen.text)}
+    return {name: corpora.located(source) for name, source in chosen.files.items()}

@@ -12,7 +12,6 @@ from shoestring.config import nearest
 from shoestring.data import corpora, formats, tokenizers
 from shoestring.data.splits import Split, named_split, without_split
 from shoestring.data.tokens import packed
-from shoestring.methods.mixing.recipe_tasks import found
 from shoestring.methods.mixing.windows import Windows, least
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _named(text: str) -> Skill:
     name, equals, source = text.partition("=")
     if not equals or Path(text).exists():
         name, source = "", text
-    return Skill(name.strip(), source if _SPLIT in source else found(source))
+    return Skill(name.strip(), corpora.located(source))
 
 
 def _stem(source: str) -> str:

@@ -109,7 +109,8 @@ def prepare(recipe: Recipe, runs: int, out: Path) -> Ground:
 
 def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     here, folder = runtime.current(), out / "tokenizer"
-    data = {name: corpora.fingerprint(source(name)) for name in recipe.text.sources} | task_fingerprints(recipe)
+    data = {name: corpora.fingerprint(corpora.located(name)) for name in recipe.text.sources}
+    data |= task_fingerprints(recipe)
     if here.rank == 0:
         of = {"data": data, "recipe": recipe.model_dump(mode="json", exclude={"compute": {"workers", "save_seconds"}})}
         files.made_of(out, of, ("settled.json", "tokenizer", "tokens"))
@@ -136,17 +137,8 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
     return Ground(recipe, places, folder, settled, workers, data)
 
 
-def source(name: str) -> str:
-    """A source of text as `corpora` knows it: by path, or by name in SHOESTRING_DATA."""
-    if name == corpora.BUILT_IN or name.startswith(corpora.HUB_PREFIX):
-        return name
-    if "{split}" in name:  # no file has that name: its folder is looked for
-        return str(files.find(str(Path(name).parent)) / Path(name).name)
-    return str(files.find(name))
-
-
 def documents(recipe: Recipe, split: Split) -> Iterator[Document]:
-    return chain.from_iterable(corpora.documents(source(name), split) for name in recipe.text.sources)
+    return chain.from_iterable(corpora.documents(corpora.located(name), split) for name in recipe.text.sources)
 
 
 def _bytes(recipe: Recipe, model: XLNetLMHeadModel) -> float:

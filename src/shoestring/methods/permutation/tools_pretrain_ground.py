@@ -21,7 +21,6 @@ from shoestring.methods.permutation.convert import from_transformers
 from shoestring.methods.permutation.memory import Memory
 from shoestring.methods.permutation.micro_batches import MicroBatches
 from shoestring.methods.permutation.objectives import Pretraining
-from shoestring.methods.permutation.recipe_ground import source
 from shoestring.methods.permutation.stream import PermutationBatches
 from shoestring.methods.permutation.tools_pretrain_setting import Setting
 from shoestring.methods.permutation.vocabulary import Vocabulary
@@ -157,7 +156,7 @@ def prepare(setting: Setting, out: Path) -> tuple[Ground, Settled]:
 def _prepared(setting: Setting, out: Path) -> tuple[Ground, Settled]:
     here = runtime.current()
     start = None if setting.new else tools_opened.folder_of(setting.model)
-    data = {name: corpora.fingerprint(source(name)) for name in setting.text}
+    data = {name: corpora.fingerprint(corpora.located(name)) for name in setting.text}
     if start is not None:
         data[setting.model] = folders.fingerprint(start)
     ground = Ground(setting, out, start, data)
@@ -191,4 +190,4 @@ def _tokenizer(ground: Ground) -> PreTrainedTokenizerFast:
 
 
 def _documents(setting: Setting, split: Split) -> Iterator[Document]:
-    return chain.from_iterable(corpora.documents(source(name), split) for name in setting.text)
+    return chain.from_iterable(corpora.documents(corpora.located(name), split) for name in setting.text)

@@ -50,8 +50,7 @@ class Pretraining:
         here = runtime.start(self.settled.precision, self.recipe.compute.processes)
         torch.set_num_threads(runtime.threads(self.recipe.compute.processes))  # no run goes on beside it
         tokenizer = tokenizers.load(str(self.tokenizer))
-        source = base.text if base.text == corpora.BUILT_IN else str(files.find(base.text))
-        tokens = packed(source, "train", tokenizer)
+        tokens = packed(corpora.located(base.text), "train", tokenizer)
         windows = TokenBatches(tokens, base.batch, base.length, base.seed, here.rank, here.processes)
         batches: Batches = windows
         if self.family == "encoder-decoder":

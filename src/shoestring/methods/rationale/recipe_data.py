@@ -201,4 +201,4 @@ def _shape(recipe: Recipe) -> Shape:
 def _text_fingerprint(name: str) -> str:
     from shoestring.data import corpora
 
-    return corpora.fingerprint(name if name == corpora.BUILT_IN else str(files.find(name)))
+    return corpora.fingerprint(corpora.located(name))

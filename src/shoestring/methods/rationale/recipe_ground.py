@@ -165,14 +165,10 @@ def _tokenizer(recipe: Recipe, found: list[Task]) -> PreTrainedTokenizerFast:
 def _texts(recipe: Recipe, found: list[Task]) -> Iterator[str]:
     """What a tokenizer is trained on: the base's text, and what the students read and write."""
     if recipe.base is not None:
-        yield from (document.text for document in corpora.documents(_source(recipe.base.text), "train"))
+        yield from (document.text for document in corpora.documents(corpora.located(recipe.base.text), "train"))
     for task in found:
         for example in task.train:
             yield from (text for text in (example.text, example.label, example.rationale) if text)
-
-
-def _source(name: str) -> str:
-    return name if name == corpora.BUILT_IN else str(files.find(name))
 
 
 def _batch(recipe: Recipe, task: Task, coder: Coder) -> Batch:
