@@ -68,6 +68,12 @@ def test_a_folder_gives_its_shape(tmp_path: Path) -> None:
     assert build(found, 0).lm_loss.weight.shape == (77, 32)
 
 
+def test_a_folder_says_what_its_model_was_taught(tmp_path: Path) -> None:
+    readied(build(configuration("xlnet-tiny", 9), 0), "masked", True, checkpointing=False).save_pretrained(tmp_path)
+    assert XLNetConfig.from_pretrained(tmp_path).pretraining_objective == "masked"
+    assert "pretraining_objective" not in configuration(str(tmp_path), 9).to_dict(), "a new model was taught nothing"
+
+
 # weights
 
 

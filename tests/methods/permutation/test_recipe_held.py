@@ -150,7 +150,7 @@ def test_each_arm_against_a_loop(
             for row, at, before, context in every:
                 past = None
                 if remembers:
-                    mems = scoring.remembered(model, before[None], 6, score is scoring.causal)
+                    mems = scoring.memories(model, before[None], 6, score is scoring.causal)
                     past = {"mems": mems, "context": context[None]}
                 told.append(-score(model, row[None], at[None], block, past).sum().item())
         return sum(told) / len(told)

@@ -17,7 +17,7 @@ from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REME
 from shoestring.methods.permutation.recipe_plan import Plan
 from shoestring.methods.permutation.recipe_pretrain import Job, Outcome
 from shoestring.methods.permutation.recipe_report import DEV, report
-from shoestring.methods.permutation.recipe_schema import ARMS, Recipe
+from shoestring.methods.permutation.recipe_schema import ARMS, PLAIN, Recipe
 from shoestring.train.settle import Settled
 
 NATS = {"permutation": [10.0, 12.0], "masked": [13.0, 13.0], "autoregressive": [15.0, 16.0]}
@@ -163,6 +163,13 @@ def test_without_tasks_there_is_no_note_of_them(simple: Report) -> None:
 def test_what_a_span_is(simple: Report) -> None:
     (note,) = notes(simple, "A span has 2 to 4 tokens")
     assert "the autoregressive arm sees what stands before alone" in note
+
+
+def test_what_is_taught_and_scored_alike(simple: Report) -> None:
+    assert notes(simple, "Scored is what is read forward")
+    assert not notes(simple, "permutation, plain and masked alone"), "the arm was not run"
+    plain = report("r", outcomes({**NATS, PLAIN: [1.0, 2.0]}), chosen(), ground())
+    assert notes(plain, "permutation, plain and masked alone")
 
 
 def test_rates_steps_and_flops_are_told(simple: Report) -> None:

@@ -46,8 +46,8 @@ def test_where_nothing_is_said(tmp_path: Path) -> None:
 
 def test_fifteen_percent_are_scattered() -> None:
     def scattered(length: int) -> int:
-        text = Text(sources=("python",), tokenizer="bytes", length=length, reuse=1, predicted=1, batch=1)
-        return text.scattered
+        cut = {"length": length, "reuse": 1, "predicted": 1, "batch": 1, "segments": "one"}
+        return Text.model_validate({"sources": ["python"], "tokenizer": "bytes", **cut}).scattered
 
     assert [scattered(length) for length in (2, 10, 100, 128, 512)] == [1, 2, 15, 19, 77]
 
@@ -89,7 +89,7 @@ def test_a_set_can_be_told_from_others() -> None:
 @given(st.integers(1, 64), st.integers(1, 64))
 def test_the_reused_part_is_shorter_than_the_whole(length: int, reuse: int) -> None:
     def made() -> Text:
-        return Text(sources=("a",), tokenizer="bytes", length=length, reuse=reuse, predicted=1, batch=1)
+        return Text(sources=("a",), tokenizer="bytes", length=length, reuse=reuse, predicted=1, batch=1, segments="one")
 
     if reuse < length:
         assert made().reuse == reuse
@@ -127,6 +127,7 @@ def test_the_reused_part_is_shorter_than_the_whole(length: int, reuse: int) -> N
         ("fine_tuning.layer_decay=1.5", "fine_tuning.layer_decay"),
         ("text.sources=[]", "text.sources"),
         ("text.reuse=32", "expected a reuse below the length, got 32 of 32"),
+        ("text.reuse=28", "28 of 32 tokens are reused, which leaves 4 for two segments"),
         ("text.predicted=32", "expected fewer predicted than the length, got 32 of 32"),
         ("text.spans=letters", "text.spans"),
         ("text.segments=three", "text.segments"),

@@ -20,7 +20,8 @@ from shoestring.methods.permutation.configurations import build, configuration
 from shoestring.methods.permutation.features import classification
 from shoestring.methods.permutation.heads import with_head
 from shoestring.methods.permutation.recipe_schema import FineTuning, Recipe, TaskSet
-from shoestring.methods.permutation.recipe_tasks import Example, accuracy, fingerprints, read, taught
+from shoestring.methods.permutation.recipe_tasks import accuracy, fingerprints, read, taught
+from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.vocabulary import Vocabulary, prepared
 from shoestring.train.loop import DivergedError, train
 
@@ -71,8 +72,8 @@ def test_a_set_in_its_parts(task: Any) -> None:
     found = read(task(rows(200), rows(20, 500)))
     assert found.labels == ("a", "b")
     assert [example.texts for example in found.test] == [(row["text"],) for row in rows(20, 500)]
-    assert sorted((*found.train, *found.dev), key=str) == sorted(
-        (Example((row["text"],), row["label"]) for row in rows(200)), key=str
+    assert sorted((*found.train, *found.dev), key=lambda row: row.texts) == sorted(
+        (Labelled("", (row["text"],), row["label"]) for row in rows(200)), key=lambda row: row.texts
     )
     assert 8 <= len(found.dev) <= 35, "about a tenth"
 
@@ -86,15 +87,17 @@ def test_what_is_dev_hangs_on_the_texts_alone(task: Any) -> None:
 
 
 def test_two_columns_and_labels_that_are_numbers(task: Any) -> None:
-    pairs = [{"one": f"x{place}", "two": place, "gold": place % 3} for place in range(60)]
+    pairs = [{"one": f"x{place}", "two": f"y{place}", "gold": place % 3} for place in range(60)]
     found = read(task(pairs, pairs[:5], columns=("one", "two"), label="gold"))
     assert found.labels == ("0", "1", "2")
-    assert found.test[4] == Example(("x4", "4"), "1")
+    assert found.test[4] == Labelled("", ("x4", "y4"), "1")
 
 
 def test_a_limit_is_of_each_part(task: Any) -> None:
     found = read(task(rows(200), rows(20), limit=6))
     assert (len(found.train), len(found.dev), len(found.test)) == (6, 6, 6)
+    by_label = sorted(rows(200), key=lambda row: row["label"])
+    assert {row.label for row in read(task(by_label, rows(20), limit=40)).train} == {"a", "b"}
 
 
 def test_files_by_name_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,12 +112,12 @@ def test_files_by_name_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"label": "a"}, r"train\.jsonl:41: no 'text'; it has label: name the columns of the set$"),
-        ({"text": "x"}, r"train\.jsonl:41: no 'label'; it has text: name the columns"),
-        ({"text": None, "label": "a"}, r"train\.jsonl:41: no 'text'; it has text, label"),
-        ({"text": ["x"], "label": "a"}, r"train\.jsonl:41: no 'text'"),
-        ({"text": " \n", "label": "a"}, r"train\.jsonl:41: its 'text' is empty: leave such rows out$"),
-        ({"text": "x", "label": ""}, r"train\.jsonl:41: its 'label' is empty"),
+        ({"label": "a"}, r"train\.jsonl:41: no 'text'; it has 'label': name the columns$"),
+        ({"text": "x"}, r"train\.jsonl:41: no 'label'; it has 'text': name the columns"),
+        ({"text": None, "label": "a"}, r"train\.jsonl:41: text: expected text, got None"),
+        ({"text": ["x"], "label": "a"}, r"train\.jsonl:41: text: expected text, got \['x'\]"),
+        ({"text": " \n", "label": "a"}, r"train\.jsonl:41: text: empty: leave such rows out$"),
+        ({"text": "x", "label": ""}, r"train\.jsonl:41: label: empty"),
         ([1], r"train\.jsonl:41: a JSON list, expected an object"),
     ],
 )

@@ -24,8 +24,8 @@ from shoestring.methods.permutation.scoring import (
     independent,
     masked,
     masked_in_turn,
+    memories,
     permuted,
-    remembered,
     span_log_prob,
 )
 
@@ -211,7 +211,7 @@ def test_it_is_read_from_left_to_right_whatever_pretraining_did(score: Score, ti
 def test_what_is_remembered_is_what_the_model_leaves_step_by_step(order: str, tiny: Callable[..., Any]) -> None:
     model = tiny(vocab_size=V, mem_len=6, reuse_len=None)
     before = torch.randint(V, (2, 8))
-    found = remembered(model, before, 3, causal=order == "causal")
+    found = memories(model, before, 3, causal=order == "causal")
     mems = None
     for part in (before[:, :3], before[:, 3:6], before[:, 6:]):
         places = torch.arange(part.shape[1], dtype=torch.int32).expand_as(part)
@@ -306,6 +306,30 @@ def test_a_model_that_sees_nothing_after_a_token(spelled: PreTrainedTokenizerFas
             span_log_prob(reader, spelled, "abc", [(0, 1)])
     finally:
         reader.config.attn_type = "bi"
+
+
+@pytest.mark.parametrize(
+    ("objective", "how"), [("permutation", permuted), ("mpnet", compensated), ("masked", masked_in_turn)]
+)
+def test_told_as_the_configuration_says_that_it_was_taught(objective: str, how: Score, reader: Any) -> None:
+    reader.config.pretraining_objective = objective
+    try:
+        (found,) = span_log_prob(reader, tokenizers.byte_tokenizer(), "abcde", [(1, 4)], "right-to-left")
+    finally:
+        del reader.config.pretraining_objective
+    ids = torch.tensor([list(b"abcde")])
+    with torch.no_grad():
+        expected = how(reader, ids, torch.tensor([[3, 2, 1]]))[0]
+    assert found.log_probabilities == tuple(expected.tolist())
+
+
+def test_an_objective_that_is_none(reader: Any) -> None:
+    reader.config.pretraining_objective = "guessing"
+    try:
+        with pytest.raises(ValueError, match=r"^the configuration's pretraining_objective is 'guessing': expected one"):
+            span_log_prob(reader, tokenizers.byte_tokenizer(), "abc", [(0, 1)])
+    finally:
+        del reader.config.pretraining_objective
 
 
 def test_a_span_that_holds_no_token(reader: Any) -> None:

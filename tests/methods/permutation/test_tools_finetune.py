@@ -253,8 +253,12 @@ CHOICE = {"context": "a cat", "question": "Who?", "options": ["cat", "dog"], "la
         ("classification", [ROW] * 30, "the labels are 'x': expected two or more"),
         ("classification", [], "train.jsonl: the file is empty"),
         ("classification", [ROW, {**ROW, "label": "y"}], "dev.jsonl:1: the label 'z' is none of train's: x, y"),
-        ("classification", [{**ROW, "label": "z"}, {"text": " ", "label": "y"}], "jsonl:2: the text is ' ': expected"),
-        ("classification", [{**ROW, "label": "z"}, ROW], "2 examples in batches of 8"),
+        (
+            "classification",
+            [{**ROW, "label": "z"}, {"text": " ", "label": "y"}],
+            "jsonl:2: text: empty: leave such rows out",
+        ),
+        ("classification", [{**ROW, "label": "z"}, ROW], "2 examples to learn from: expected --batch 8 or more"),
         ("spans", [{**QUESTION, "answers": [{"start": 1, "text": "cat"}]}], "train.jsonl:1: the answer 'cat' does not"),
         ("spans", [{**QUESTION, "answers": "cat"}], "answers: expected [{start, text}], or {text: [...], answer_start"),
         ("spans", [{**QUESTION, "answers": [{"text": "cat"}]}], "answers: expected [{start, text}]"),
@@ -285,7 +289,7 @@ def test_rows_that_are_not_what_they_should_be(finetune, rows_file, tmp_path, ta
         (("--task", "spans", "--columns", "text"), "--columns text: of spans, columns have names of their own"),
         (("--task", "spans", "--memory", "8"), "--memory 8: spans reads a long context window by window"),
         (("--layer-decay", "0"), "layer_decay: expected greater than 0"),
-        (("--batch", "500"), "examples in batches of 500"),
+        (("--batch", "500"), "examples to learn from: expected --batch 500 or more"),
         (("--learning-rate", "0"), "learning_rate: expected greater than 0"),
     ],
 )

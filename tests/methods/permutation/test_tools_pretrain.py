@@ -261,6 +261,7 @@ def test_on_from_a_published_checkpoint_with_its_pieces(pretrain, tmp_path, text
         (("--objective", "autoregressive", "--spans", "words"), "--spans words: an autoregressive model predicts"),
         (("--length", "4096"), "tokens, and a batch takes"),
         (("--batch", "2000", "--one-direction"), "tokens do not fill 2000 rows"),
+        (("none.txt", "--length", "8"), "4 of 8 tokens are reused, which leaves 4 for two segments"),
         (("--reuse", "14"), "14 of 16 tokens are reused, which leaves 2 for two segments"),
         (("--predicted", "16"), "16 predicted of 16 tokens"),
         (("--warmup", "5"), "--warmup 5 of 6 steps: expected at most half"),

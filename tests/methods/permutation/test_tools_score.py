@@ -124,5 +124,17 @@ def test_a_model_that_is_none(call, model, tmp_path):
     assert "a XLNetForSequenceClassification: expected a language model, XLNetLMHeadModel" in done.err
 
 
-def test_help_says_what_a_folder_does_not(call):
-    assert "pretrained by permutation, which its" in " ".join(call("--help").out.split())
+def test_a_model_of_masks_is_told_a_span_token_by_token(call, model, tmp_path):
+    folder = tmp_path / "masked"
+    lm = XLNetLMHeadModel.from_pretrained(model)
+    lm.config.pretraining_objective = "masked"
+    pretrained.save(lm, AutoTokenizer.from_pretrained(model), folder)
+    done = call(folder, "--text", TEXT, "--span", "4:12")
+    assert done.code == 0, done.err
+    (span,), (other,) = wanted(folder, [(4, 12)]), wanted(model, [(4, 12)])
+    assert f"{span.total:.4f}" in done.out
+    assert span.total != pytest.approx(other.total, abs=1e-2)
+
+
+def test_help_says_what_a_folder_may_not(call):
+    assert "of any other, permutation is taken for granted" in " ".join(call("--help").out.split())

@@ -10,7 +10,7 @@ import torch
 from transformers import XLNetConfig, XLNetLMHeadModel
 
 from shoestring.methods.permutation.convert import from_transformers
-from shoestring.methods.permutation.objectives import Kind
+from shoestring.methods.permutation.objectives import OBJECTIVE, Kind
 from shoestring.models import presets
 from shoestring.models.folders import read_json
 
@@ -56,7 +56,7 @@ def configuration(name: str, vocab_size: int, **changes: Any) -> XLNetConfig:
         values = read_json(path, "the configuration of an XLNet")
         if values.get("model_type") != "xlnet":
             raise ValueError(f"{path}: its model_type is {values.get('model_type')!r}: expected 'xlnet'")
-        for key in ("architectures", "dtype", "transformers_version", "model_type"):
+        for key in ("architectures", "dtype", "transformers_version", "model_type", OBJECTIVE):
             values.pop(key, None)
     values |= {"vocab_size": vocab_size, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
     config: XLNetConfig = presets.made(XLNetConfig, name, values, changes)
@@ -72,13 +72,14 @@ def build(config: XLNetConfig, seed: int) -> XLNetLMHeadModel:
 
 
 def readied(model: XLNetLMHeadModel, kind: Kind, segments: bool, checkpointing: bool) -> XLNetLMHeadModel:
-    """The model, made ready to be pretrained for an objective.
+    """The model, made ready to be pretrained for an objective, which its configuration says from now on.
 
     segments       whether batches have more than one
     checkpointing  whether the activations of a layer are computed again in backward, and not kept
     Weights that the objective never reads are frozen: DDP would wait for their gradients.
     """
     body = model.base_model
+    setattr(model.config, OBJECTIVE, kind)
     if kind == "autoregressive":
         body.mask_emb.requires_grad_(False)
     if not segments:

@@ -13,6 +13,7 @@ from shoestring.types import Batch, Loss
 
 Kind = Literal["permutation", "mpnet", "masked", "autoregressive"]
 IGNORED = -100
+OBJECTIVE = "pretraining_objective"  # the field of a configuration that says which one a model learnt
 _SWAPPED, _KEPT = 0.1, 0.1  # of the masked positions: Devlin et al. 2019 (BERT), section 3.1
 
 

@@ -84,7 +84,7 @@ def scores(model: nn.Module, arm: Arm, recipe: Recipe, on: Held) -> dict[str, fl
         for rows, at, before, context in zip(*parts, strict=True):
             past: scoring.Past = None
             if remembers:
-                past = {"mems": scoring.remembered(model, before, recipe.text.reuse, causal), "context": context}
+                past = {"mems": scoring.memories(model, before, recipe.text.reuse, causal), "context": context}
             told.append(how(model, rows, at, block, past).double().sum(1))
         return float(-torch.cat(told).mean())
 

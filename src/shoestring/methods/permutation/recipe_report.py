@@ -12,7 +12,7 @@ from shoestring.methods.permutation.recipe_ground import Ground
 from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED
 from shoestring.methods.permutation.recipe_plan import Plan
 from shoestring.methods.permutation.recipe_pretrain import Job, Outcome
-from shoestring.methods.permutation.recipe_schema import MASKED, PERMUTATION
+from shoestring.methods.permutation.recipe_schema import MASKED, PERMUTATION, PLAIN
 
 DEV = f"dev {JOINT}"
 
@@ -70,6 +70,12 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
         "passes; apart, each token is told without the others. All see one window; with "
         "memory, an arm that has one is told what stands before the window, too."
     )
+    yield (
+        "Scored is what is read forward and, but for the column with memory, by itself: an arm that was taught to read "
+        "backward, too, or with a memory is scored in a part of what it learnt."
+    )
+    if PLAIN in found:
+        yield f"{PLAIN} and {MASKED} alone are taught and scored in one setting, but for how many tokens are predicted."
     rates = "; ".join(f"{arm} {chosen.rates[arm]:g} for {chosen.steps[arm]:,} steps" for arm in found)
     chose = "Learning rates, chosen on dev for each arm, which is in no row's cost, and steps, at equal FLOPs"
     yield f"{chose}: {rates}."

@@ -12,7 +12,7 @@ from pydantic import Field, JsonValue, model_validator
 from shoestring import config
 from shoestring.methods.permutation.objectives import Kind
 from shoestring.methods.permutation.spans import Spans
-from shoestring.methods.permutation.stream import Segments
+from shoestring.methods.permutation.stream import Segments, check_lengths
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -82,6 +82,7 @@ class Text(config.Recipe):
             raise ValueError(f"expected a reuse below the length, got {self.reuse} of {self.length}")
         if not self.predicted < self.length:
             raise ValueError(f"expected fewer predicted than the length, got {self.predicted} of {self.length}")
+        check_lengths(self.length, self.reuse, self.predicted, 0, self.segments)
         return self
 
     @property
@@ -106,6 +107,7 @@ class TaskSet(config.Recipe):
 
     columns  of the one or two texts; label, that of the label
     train    a tenth of which, by a hash, is dev
+    limit    rows of each part at most, drawn by a hash
     """
 
     name: Name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,6 +18,7 @@ from shoestring.methods.permutation.features import Feature, classification, col
 from shoestring.methods.permutation.heads import with_head
 from shoestring.methods.permutation.layer_decay import parameter_groups
 from shoestring.methods.permutation.recipe_schema import FineTuning, Recipe, TaskSet
+from shoestring.methods.permutation.rows import Labelled, classes, held_out, labelled
 from shoestring.methods.permutation.vocabulary import Vocabulary
 from shoestring.models.modes import evaluating
 from shoestring.train import optim
@@ -28,22 +28,14 @@ from shoestring.train.loop import train as trained
 from shoestring.train.side_by_side import Show
 from shoestring.types import Run
 
-_DEV = 10  # one in so many of train
-
-
-@dataclass(frozen=True)
-class Example:
-    texts: tuple[str, ...]
-    label: str
-
 
 @dataclass(frozen=True)
 class Task:
     """A set in its parts, and the labels of train in order."""
 
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    test: tuple[Example, ...]
+    train: tuple[Labelled, ...]
+    dev: tuple[Labelled, ...]
+    test: tuple[Labelled, ...]
     labels: tuple[str, ...]
 
 
@@ -51,15 +43,12 @@ class Task:
 def read(one: TaskSet) -> Task:
     """The examples of a set; dev is a tenth of train, by a hash of the first text. Raises ValueError where one is not
     what its columns say, or test has a label that train has not."""
-    train: list[Example] = []
-    dev: list[Example] = []
-    for example in _examples(one, one.train):
-        digest = hashlib.sha256(example.texts[0].encode()).digest()  # a premise with two hypotheses stays on one side
-        (dev if int.from_bytes(digest[:8]) % _DEV == 0 else train).append(example)
-    test = list(_examples(one, one.test))
+    every, test = _examples(one, one.train), _examples(one, one.test)
+    dev = [row for row in every if held_out(row.texts[0])]
+    train = [row for row in every if not held_out(row.texts[0])]
     if one.limit is not None:
-        train, dev, test = train[: one.limit], dev[: one.limit], test[: one.limit]
-    labels = tuple(sorted({example.label for example in train}))
+        train, dev, test = (_some(rows, one.limit) for rows in (train, dev, test))
+    labels = classes(train)
     if len(labels) < 2 or not dev or not test:
         raise ValueError(f"{one.train}: {len(train)} and {len(dev)} examples of the labels {labels}: expected more")
     for name, examples in ((one.train, dev), (one.test, test)):
@@ -97,7 +86,7 @@ def taught(
     task, vocabulary, encode = read(one), Vocabulary.of(tokenizer), tokenizers.encoder(tokenizer)
     here = runtime.current()
 
-    def made(examples: tuple[Example, ...]) -> list[Feature]:
+    def made(examples: tuple[Labelled, ...]) -> list[Feature]:
         return [
             classification(
                 vocabulary,
@@ -149,12 +138,11 @@ def _placed(rows: list[Feature], pad: int) -> dict[str, torch.Tensor]:
     return {name: tensor.to(runtime.current().device) for name, tensor in collate(rows, pad).items()}
 
 
-def _examples(one: TaskSet, name: str) -> Iterator[Example]:
-    path = files.find(name)
-    for place, row in formats.json_rows(path, name):
-        for column in (*one.columns, one.label):
-            if not isinstance(row.get(column), str | int):
-                raise ValueError(f"{place}: no {column!r}; it has {', '.join(row)}: name the columns of the set")
-            if not str(row[column]).strip():
-                raise ValueError(f"{place}: its {column!r} is empty: leave such rows out")
-        yield Example(tuple(str(row[column]) for column in one.columns), str(row[one.label]))
+def _examples(one: TaskSet, name: str) -> list[Labelled]:
+    found = formats.json_rows(files.find(name), name)
+    return [labelled(row, one.columns, one.label, place) for place, row in found]
+
+
+def _some(rows: list[Labelled], limit: int) -> list[Labelled]:
+    """Drawn by a hash of their texts: files may be sorted by their labels."""
+    return sorted(rows, key=lambda row: hashlib.sha256("\0".join(row.texts).encode()).digest())[:limit]

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from shoestring.methods.permutation.layout import blockwise
+from shoestring.methods.permutation.objectives import OBJECTIVE
 from shoestring.methods.permutation.orders import HIDDEN
 from shoestring.models.modes import evaluating
 
@@ -31,7 +32,7 @@ def permuted(
     places     (B, n): in the order in which they are told; their sum is the joint log-probability
     block      of positions, as the model was pretrained: a block sees none after it, so that of several blocks the
                earlier is told first. The whole row where None
-    past       what a row looks back on besides: `mems`, as `remembered` gives them, and the `context` of each row
+    past       what a row looks back on besides: `mems`, as `memories` gives them, and the `context` of each row
     """
     return _of(model(input_ids, **_told(input_ids, places, block), **(past or {})).logits, input_ids, places)
 
@@ -80,7 +81,7 @@ def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | Non
     return _of(model(input_ids, **given, **(past or {})).logits, input_ids, places)
 
 
-def remembered(model: nn.Module, before: Tensor, step: int, causal: bool = False) -> list[Tensor]:
+def memories(model: nn.Module, before: Tensor, step: int, causal: bool = False) -> list[Tensor]:
     """The memory that a model has when it has read what stands before a row, in steps as it was pretrained.
 
     before  (B, M): tokens; step, how many are read at once, of which the configuration's `reuse_len` keeps as many
@@ -134,18 +135,24 @@ def span_log_prob(
 ) -> list[SpanScore]:
     """The joint log-probability of each span of a text, given all the rest of it.
 
-    model   a two-stream language model pretrained by permutation
+    model   a two-stream language model; its configuration says by which objective we pretrained it, permutation unless
+            said. One pretrained on masks is told a span token by token, in as many passes
     spans   characters, from and to: the tokens that overlap are scored, whole
     order   in which a span's tokens are told; or of each span its own, as places in it (0 its first token)
-    The tokens' log-probabilities sum to the span's in any order; a model's sums differ a little from order to order. A
-    masked language model takes a pass a token for such a number (`masked_in_turn`). All of the text is seen, however
-    long, also where pretraining cut it into blocks. Raises ValueError where a span is empty, lies outside the text or
-    holds no token, where an order does not name each token of its span once, and for an autoregressive model.
+    The tokens' log-probabilities sum to the span's in any order; a model's sums differ a little from order to order.
+    All of the text is seen, however long, also where pretraining cut it into blocks: much beyond the length that the
+    model was pretrained at, it meets distances that it never saw. Raises ValueError where a span is empty, lies outside
+    the text or holds no token, where an order does not name each token of its span once, and for an autoregressive
+    model.
     """
     if model.config.attn_type == "uni":
         raise ValueError(
             "the model sees nothing after a token (attn_type 'uni'): expected one pretrained by permutation"
         )
+    objective = getattr(model.config, OBJECTIVE, "permutation")
+    if objective not in _JOINT:
+        raise ValueError(f"the configuration's {OBJECTIVE} is {objective!r}: expected one of {', '.join(_JOINT)}")
+    told_by = _JOINT[objective]
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     device = next(model.parameters()).device
@@ -159,10 +166,14 @@ def span_log_prob(
             if not covered:
                 raise ValueError(f"span {start} to {end}, {text[start:end]!r}, holds no token: expected text")
             told = [covered[place] for place in _turns(order, index, len(covered))]
-            likely = permuted(model, input_ids, torch.tensor([told], device=device))[0].tolist()
+            likely = told_by(model, input_ids, torch.tensor([told], device=device))[0].tolist()
             tokens = tuple(text[slice(*offsets[place])] for place in told)
             scores.append(SpanScore(text[start:end], tokens, tuple(likely)))
     return scores
+
+
+# as good as each objective allows
+_JOINT: dict[str, Callable[..., Tensor]] = {"permutation": permuted, "mpnet": compensated, "masked": masked_in_turn}
 
 
 def _turns(order: Direction | Sequence[Sequence[int]], index: int, count: int) -> list[int]:

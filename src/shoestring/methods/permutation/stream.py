@@ -74,7 +74,7 @@ class PermutationBatches:
         world: int = 1,
     ) -> None:
         _check_rows(batch_size, bidirectional, rank, world)
-        _check_lengths(length, reuse, predicted, memory, segments)
+        check_lengths(length, reuse, predicted, memory, segments)
         check_spans(spans)
         if not 0 <= seed < 1 << 64:
             raise ValueError(f"seed {seed}: expected a number from 0 to 2**64 - 1")
@@ -229,7 +229,8 @@ def _check_rows(batch_size: int, bidirectional: bool, rank: int, world: int) -> 
         raise ValueError(f"rank {rank} of {world} processes: expected 0 to {world - 1}")
 
 
-def _check_lengths(length: int, reuse: int, predicted: int, memory: int, segments: str) -> None:
+def check_lengths(length: int, reuse: int, predicted: int, memory: int, segments: str) -> None:
+    """Raises ValueError where the numbers of a stream leave no room for what is predicted, or for two segments."""
     if segments not in get_args(Segments):
         raise ValueError(f"segments {segments!r}: expected one of {', '.join(get_args(Segments))}")
     if not 1 <= reuse <= length:

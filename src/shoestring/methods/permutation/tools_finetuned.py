@@ -24,9 +24,10 @@ from shoestring.methods.permutation import tools_opened
 from shoestring.methods.permutation.feature_stream import FeatureBatches
 from shoestring.methods.permutation.heads import with_head
 from shoestring.methods.permutation.layer_decay import parameter_groups
+from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.tools_finetune_setting import Setting
 from shoestring.methods.permutation.tools_out import leaving_nothing_begun, save, tell
-from shoestring.methods.permutation.tools_rows import Asked, Labelled, Rows, read
+from shoestring.methods.permutation.tools_rows import Asked, Rows, read
 from shoestring.methods.permutation.tools_tasks import METRICS, Task, learnt
 from shoestring.models import folders
 from shoestring.train import checkpoint, optim
@@ -139,6 +140,9 @@ def _settled(ground: Ground) -> Settled:
     setting, here = ground.setting, runtime.start(processes=1)
     for row in (*ground.rows.dev, *ground.rows.test):
         ground.task.features(row)
+    if len(ground.learnt) < setting.batch:
+        there = f"{setting.train}: {len(ground.learnt)} examples to learn from"
+        raise ValueError(f"{there}: expected --batch {setting.batch} or more: give more rows, or a smaller --batch")
     run, kept = ground.run(), ground.out / "settled.json"
     batch, steps = next(iter(run.batches)), setting.epochs * ground.epoch
     assert isinstance(run.model, PreTrainedModel)

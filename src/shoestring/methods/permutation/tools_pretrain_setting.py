@@ -13,7 +13,7 @@ from shoestring.methods.permutation import configurations
 from shoestring.methods.permutation.objectives import Kind
 from shoestring.methods.permutation.recipe_schema import Count, Name, Rate, Seed
 from shoestring.methods.permutation.spans import Spans
-from shoestring.methods.permutation.stream import Segments
+from shoestring.methods.permutation.stream import Segments, check_lengths
 from shoestring.methods.permutation.tools_pretrain import NEW_TOKENIZER
 
 _NEW_RATE, _GOING_ON_RATE = 1e-3, 1e-4
@@ -87,6 +87,7 @@ class Setting(config.Recipe):
             raise ValueError(f"--warmup {self.warmup} of {self.steps} steps: expected at most half")
         if len(set(self.text)) < len(self.text):
             raise ValueError("TEXT: expected each source once")
+        check_lengths(self.length, self.reuse, self.predicted, self.memory, self.segments)
         return self
 
 

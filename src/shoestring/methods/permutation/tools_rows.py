@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import string
 import zlib
 from collections.abc import Iterator
@@ -12,18 +11,8 @@ from typing import Any, TypeAlias
 
 from shoestring import files
 from shoestring.data import formats
+from shoestring.methods.permutation.rows import Labelled, classes, held_out, labelled, shown, text_of, value_of
 from shoestring.methods.permutation.tools_finetune_setting import Setting
-
-_DEV = 10  # one in so many of train
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """One text or two, and their class."""
-
-    place: str
-    texts: tuple[str, ...]
-    label: str
 
 
 @dataclass(frozen=True)
@@ -58,10 +47,8 @@ class Rows:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes of train in order, numbers by their value."""
-        found = {row.label for row in self.train if isinstance(row, Labelled)}
-        numbers = all(label.isdecimal() for label in found)
-        return tuple(sorted(found, key=lambda label: (int(label), label) if numbers else (0, label)))
+        """The classes of train in order."""
+        return classes(row for row in self.train if isinstance(row, Labelled))
 
 
 def read(setting: Setting) -> Rows:
@@ -71,7 +58,8 @@ def read(setting: Setting) -> Rows:
     if setting.dev is not None:
         dev = _file(setting, setting.dev)
     else:
-        dev, train = [row for row in train if _held_out(row)], [row for row in train if not _held_out(row)]
+        dev = [row for row in train if held_out(row.texts[0])]
+        train = [row for row in train if not held_out(row.texts[0])]
         if not dev or not train:
             raise ValueError(f"{setting.train}: {len(dev) + len(train)} rows leave none for train or dev: give --dev")
     rows = Rows(train, dev, [] if setting.test is None else _file(setting, setting.test))
@@ -99,66 +87,41 @@ def _file(setting: Setting, name: str) -> list[Row]:
     return found
 
 
-def _held_out(row: Row) -> bool:
-    digest = hashlib.sha256(row.texts[0].encode()).digest()
-    return int.from_bytes(digest[:8]) % _DEV == 0
-
-
 def _row(setting: Setting, row: dict[str, Any], place: str) -> Row:
     if setting.task == "classification":
-        texts = tuple(_text(row, column, place) for column in setting.columns)
-        return Labelled(place, texts, _text(row, setting.label, place, number=True))
-    context, question = _text(row, "context", place), _text(row, "question", place)
+        return labelled(row, setting.columns, setting.label, place)
+    context, question = text_of(row, "context", place), text_of(row, "question", place)
     if setting.task == "spans":
         return Asked(place, (context,), question, tuple(_answers(row, place)))
-    options = _value(row, "options", place)
+    options = value_of(row, "options", place)
     if not isinstance(options, list) or len(options) < 2 or not all(isinstance(one, str) for one in options):
-        raise ValueError(f"{place}: options: expected a list of two texts or more, got {_shown(options)}")
+        raise ValueError(f"{place}: options: expected a list of two texts or more, got {shown(options)}")
     return Optioned(place, (context,), question, tuple(options), _right(row, setting.label, len(options), place))
 
 
 def _answers(row: dict[str, Any], place: str) -> Iterator[tuple[int, str]]:
-    held = _value(row, "answers", place)
+    held = value_of(row, "answers", place)
     expected = "expected [{start, text}], or {text: [...], answer_start: [...]}"
     if isinstance(held, dict):
         texts, starts = held.get("text"), held.get("answer_start")
         if not isinstance(texts, list) or not isinstance(starts, list) or len(texts) != len(starts):
-            raise ValueError(f"{place}: answers: {expected}, got {_shown(held)}")
+            raise ValueError(f"{place}: answers: {expected}, got {shown(held)}")
         pairs = [*zip(starts, texts, strict=True)]
     elif isinstance(held, list) and all(isinstance(one, dict) for one in held):
         pairs = [(one.get("start", one.get("answer_start")), one.get("text")) for one in held]
     else:
-        raise ValueError(f"{place}: answers: {expected}, got {_shown(held)}")
+        raise ValueError(f"{place}: answers: {expected}, got {shown(held)}")
     for start, text in pairs:
         if type(start) is not int or not isinstance(text, str):
-            raise ValueError(f"{place}: answers: {expected}, got {_shown(held)}")
+            raise ValueError(f"{place}: answers: {expected}, got {shown(held)}")
         yield start, text
 
 
 def _right(row: dict[str, Any], column: str, count: int, place: str) -> int:
     """The place of the right option, from its number or its letter."""
-    held, letters = _value(row, column, place), string.ascii_uppercase[:count]
+    held, letters = value_of(row, column, place), string.ascii_uppercase[:count]
     if isinstance(held, str) and len(held) == 1 and held.upper() in letters:
         return letters.index(held.upper())
     if type(held) is not int or not 0 <= held < count:
-        raise ValueError(f"{place}: {column}: expected 0 to {count - 1}, or A to {letters[-1]}, got {_shown(held)}")
+        raise ValueError(f"{place}: {column}: expected 0 to {count - 1}, or A to {letters[-1]}, got {shown(held)}")
     return held
-
-
-def _text(row: dict[str, Any], column: str, place: str, number: bool = False) -> str:
-    held = _value(row, column, place)
-    if not isinstance(held, str | int if number else str):
-        kinds = "text or a whole number" if number else "text"
-        raise ValueError(f"{place}: {column}: expected {kinds}, got {_shown(held)}")
-    return str(held)
-
-
-def _value(row: dict[str, Any], column: str, place: str) -> Any:
-    if column not in row:
-        raise ValueError(f"{place}: no {column!r}; it has {', '.join(map(repr, row)) or 'nothing'}: name the columns")
-    return row[column]
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""How likely spans of a text are, each as a whole, by a model pretrained by permutation."""
+"""How likely spans of a text are, each as a whole, by a model pretrained by permutation or on masks."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def score(
 ) -> None:
     """The joint log-probability of each span given all the rest of its text, token by token, in nats.
 
-    Whole tokens are scored: those that overlap the span. The model must have been pretrained by permutation, which its
-    folder does not say: one pretrained on masks or left to right gives numbers here, too, that mean nothing.
+    Whole tokens are scored: those that overlap the span. A folder of `pretrain` says by which objective; of any other,
+    permutation is taken for granted. A model of masks is told a span token by token, in as many passes.
     """
     from shoestring.methods.permutation import tools_scored
 

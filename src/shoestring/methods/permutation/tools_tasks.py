@@ -17,7 +17,8 @@ from shoestring.methods.permutation import answers, features
 from shoestring.methods.permutation.features import Choices, Feature
 from shoestring.methods.permutation.heads import Kind
 from shoestring.methods.permutation.long_documents import remembered
-from shoestring.methods.permutation.tools_rows import Asked, Labelled, Optioned, Row
+from shoestring.methods.permutation.rows import Labelled
+from shoestring.methods.permutation.tools_rows import Asked, Optioned, Row
 from shoestring.methods.permutation.vocabulary import Vocabulary
 from shoestring.models.modes import evaluating
 from shoestring.types import Batch, Loss

@@ -1,0 +1,60 @@
+"""Rows of JSON lines that are learnt from: what a column holds, texts with their class, and which are held out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+_DEV = 10  # one in so many of train
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """One text or two, and their class. place: the file and line that it stands at."""
+
+    place: str = field(compare=False)
+    texts: tuple[str, ...]
+    label: str
+
+
+def labelled(row: dict[str, Any], columns: Sequence[str], label: str, place: str) -> Labelled:
+    """The row of one text or two. Raises ValueError, naming its place, where a column is missing or empty."""
+    texts = tuple(text_of(row, column, place) for column in columns)
+    return Labelled(place, texts, text_of(row, label, place, number=True))
+
+
+def classes(rows: Iterable[Labelled]) -> tuple[str, ...]:
+    """The classes of rows in order, numbers by their value."""
+    found = {row.label for row in rows}
+    numbers = all(label.isdecimal() for label in found)
+    return tuple(sorted(found, key=lambda label: (int(label), label) if numbers else (0, label)))
+
+
+def held_out(first: str) -> bool:
+    """Whether a row of train is of dev, by a hash of its first text: rows of one premise or context stay together."""
+    return int.from_bytes(hashlib.sha256(first.encode()).digest()[:8]) % _DEV == 0
+
+
+def text_of(row: dict[str, Any], column: str, place: str, number: bool = False) -> str:
+    """What a column holds; number: or a whole one. Raises ValueError where it holds no words, or there is none such."""
+    held = value_of(row, column, place)
+    if not isinstance(held, str | int if number else str):
+        kinds = "text or a whole number" if number else "text"
+        raise ValueError(f"{place}: {column}: expected {kinds}, got {shown(held)}")
+    if not str(held).strip():
+        raise ValueError(f"{place}: {column}: empty: leave such rows out")
+    return str(held)
+
+
+def value_of(row: dict[str, Any], column: str, place: str) -> Any:
+    if column not in row:
+        raise ValueError(f"{place}: no {column!r}; it has {', '.join(map(repr, row)) or 'nothing'}: name the columns")
+    return row[column]
+
+
+def shown(held: object) -> str:
+    """A value in the words of an error."""
+    told = repr(held)
+    return told if len(told) <= 60 else f"{told[:57]}..."
