@@ -164,6 +164,18 @@ def test_what_does_not_fit(change: dict[str, Any], message: str) -> None:
         remembered(MODEL, **given)
 
 
+def test_windows_as_the_configuration_says() -> None:
+    model, batch = classifier(), documents([9, 7])
+    with pytest.raises(ValueError, match="windows of None tokens, None of memory: expected one or more of each"):
+        remembered(model, **batch)
+    model.config.long_documents = {"window": 4, "memory": 6}
+    with torch.no_grad():
+        found = [remembered(model, **batch).logits, remembered(model, **batch, window=4, memory=6).logits]
+        other = remembered(model, **batch, window=3).logits
+    assert torch.equal(*found)
+    assert not torch.equal(found[0], other)
+
+
 def test_a_body_of_transformers_is_refused() -> None:
     model = to_transformers(classifier())
     with pytest.raises(ValueError, match="the body of a XLNetForSequenceClassification is not two-stream"):

@@ -18,6 +18,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     XLNetForQuestionAnsweringSimple,
+    XLNetForSequenceClassification,
     pipeline,
 )
 
@@ -201,6 +202,8 @@ def test_documents_longer_than_the_length_are_read_through_the_memory(finetune, 
     done = finetune(*words)
     assert done.code == 0, done.err
     assert told(tmp_path / "out")["dev accuracy"] == 1.0
+    config = XLNetForSequenceClassification.from_pretrained(tmp_path / "out" / "model").config
+    assert config.long_documents == {"window": 16, "memory": 32}
 
 
 def test_stopped_and_gone_on_with_is_never_stopped(finetune, rows_file, tmp_path, monkeypatch):

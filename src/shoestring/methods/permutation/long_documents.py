@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 
 from shoestring.methods.permutation.backbone import TwoStream
 
+READ = "long_documents"  # the field of a configuration that says how a model was fine-tuned to read them
+
 
 def remembered(
     model: PreTrainedModel,
@@ -19,8 +21,8 @@ def remembered(
     token_type_ids: Tensor | None = None,
     labels: Tensor | None = None,
     *,
-    window: int,
-    memory: int,
+    window: int | None = None,
+    memory: int | None = None,
 ) -> Any:
     """What a head makes of the last window of each document, which sees the memory of what stands before it.
 
@@ -29,7 +31,8 @@ def remembered(
     model           with a two-stream body and a head that reads the last token: of classification or choices
     input_ids       (B, T), padded at the left, or (B, options, T); token_type_ids alike
     attention_mask  of the same shape: 0 where a token is padding
-    window, memory  W and M, in tokens. Windows are counted from a document's end, so that the first may be shorter
+    window, memory  W and M, in tokens; as the configuration says that it was fine-tuned unless given. Windows are
+                    counted from a document's end, so that the first may be shorter
     Gives the output of the model's own forward; where T is at most W it is that call and no other. A row's memory is of
     its own document alone, and rows of any lengths give what each gives by itself.
 
@@ -43,7 +46,10 @@ def remembered(
     body = getattr(model, model.base_model_prefix, None)
     if not isinstance(body, TwoStream):
         raise ValueError(f"the body of a {type(model).__name__} is not two-stream: pass it to from_transformers first")
-    if window < 1 or memory < 1:
+    told = getattr(model.config, READ, None) or {}
+    window = told.get("window") if window is None else window
+    memory = told.get("memory") if memory is None else memory
+    if window is None or memory is None or window < 1 or memory < 1:
         raise ValueError(f"windows of {window} tokens, {memory} of memory: expected one or more of each")
     if input_ids.dim() not in (2, 3):
         raise ValueError(f"input_ids are {tuple(input_ids.shape)}: expected (rows, tokens) or (rows, options, tokens)")

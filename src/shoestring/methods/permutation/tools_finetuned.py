@@ -24,6 +24,7 @@ from shoestring.methods.permutation import tools_opened
 from shoestring.methods.permutation.feature_stream import FeatureBatches
 from shoestring.methods.permutation.heads import with_head
 from shoestring.methods.permutation.layer_decay import parameter_groups
+from shoestring.methods.permutation.long_documents import READ
 from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.tools_finetune_setting import Setting
 from shoestring.methods.permutation.tools_out import leaving_nothing_begun, save, tell
@@ -93,6 +94,8 @@ class Ground:
         runtime.seed_everything(setting.seed)
         labels = task.labels if setting.task == "classification" else None
         model = with_head(self.pretrained, setting.task, labels, seed=setting.seed).train()
+        read = {"window": setting.length, "memory": setting.memory}
+        setattr(model.config, READ, read if setting.memory else None)
         rate = setting.learning_rate or (_RATE if model.config.d_model < _WIDE else _WIDE_RATE)
         groups = parameter_groups(model, rate, setting.layer_decay, _WEIGHT_DECAY)
         optimizer = torch.optim.AdamW(groups, betas=_BETAS, fused=True)
