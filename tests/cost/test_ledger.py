@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shoestring.cost import CURRENCIES, Cost, Ledger
+from shoestring.cost import CURRENCIES, Cost, Ledger, spent
 from shoestring.cost.ledger import peak_bytes, reset_peak_bytes
 
 # by hand
@@ -139,6 +139,14 @@ def test_a_saved_ledger_goes_on():
     with resumed.phase("train"):
         resumed.charge(tokens=5)
     assert resumed.total().tokens == 10
+
+
+def test_what_phases_themselves_took():
+    state = {"": Cost(labels=3), "train": Cost(flops=5), "train/evaluate": Cost(flops=9), "x": Cost(flops=1)}
+    told = {phase: cost.as_dict() for phase, cost in state.items()}
+    assert spent(told, "train") == Cost(flops=5)
+    assert spent(told, "", "train") == Cost(flops=5, labels=3)
+    assert spent({}, "train") == Cost()
 
 
 def test_a_workers_ledger_is_absorbed_below_a_phase_or_beside():

@@ -123,6 +123,11 @@ class Ledger:
         self._since = now
 
 
+def spent(state: dict[str, Any], *phases: str) -> Cost:
+    """What phases themselves took, of a ledger's `state_dict`: nothing of those below them."""
+    return sum((Cost(**amounts) for phase, amounts in state.items() if phase in phases), Cost())
+
+
 def _synchronize() -> None:
     """Wait for what an accelerator was given under the phase that ends, so that it is booked there."""
     torch = sys.modules.get("torch")

@@ -18,7 +18,7 @@ from shoestring.cost import Cost
 from shoestring.methods.permutation import recipe_pretrain
 from shoestring.methods.permutation.recipe_ground import Ground, prepare
 from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED
-from shoestring.methods.permutation.recipe_pretrain import Job, Outcome, finished, follow, pretraining
+from shoestring.methods.permutation.recipe_pretrain import Job, Outcome, finished, follow
 from shoestring.methods.permutation.recipe_schema import ARMS, Recipe
 from shoestring.train.hooks import Progress
 
@@ -134,12 +134,6 @@ def test_what_pretraining_took_is_of_pretraining_alone(ground: Any, tmp_path: Pa
     assert [cost.tokens for cost in costs] == [192, 384, 576]
     assert costs[0].flops * 3 == costs[2].flops == found.cost.flops
     assert costs[0].seconds < costs[1].seconds < costs[2].seconds <= found.cost.seconds
-
-
-def test_the_ledger_of_one_phase() -> None:
-    spent = {"train": Cost(flops=5).as_dict(), "train/evaluate": Cost(flops=9).as_dict(), "x": Cost(flops=1).as_dict()}
-    assert pretraining(spent) == Cost(flops=5)
-    assert pretraining({}) == Cost()
 
 
 def test_two_runs_are_the_same(ground: Any, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from shoestring import runtime
-from shoestring.cost import Cost, Ledger
+from shoestring.cost import Cost, Ledger, spent
 from shoestring.data.tokens import Tokens
 from shoestring.evaluate.outcome import once
 from shoestring.methods.permutation.recipe_ground import Ground
@@ -67,7 +67,7 @@ class Outcome:
     @property
     def cost(self) -> Cost:
         """Of pretraining: the tasks take every arm the same."""
-        return pretraining(self.ledger)
+        return spent(self.ledger, TRAIN)
 
 
 def finished(job: Job, out: Path) -> bool:
@@ -170,7 +170,7 @@ class _Watch:
             found = {split: scores(model, arm, recipe, on) for split, on in self._held.items()}
         if not all(math.isfinite(value) for some in found.values() for value in some.values()):
             raise DivergedError(f"step {run.step}: no finite likelihoods: its weights or activations overflowed")
-        cost = pretraining(self._ledger.state_dict()).as_dict()
+        cost = spent(self._ledger.state_dict(), TRAIN).as_dict()
         self.points.append({"step": run.step, "cost": cost, **found})
         if self.log is not None:
             told = {f"{split} {name}": value for split, some in found.items() for name, value in some.items()}
@@ -181,9 +181,3 @@ class _Watch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points = list(state["points"])
-
-
-def pretraining(ledger: dict[str, Any]) -> Cost:
-    """What pretraining itself took, of a ledger's phases."""
-    spent = [Cost(**amounts) for phase, amounts in ledger.items() if phase == TRAIN]
-    return sum(spent, Cost())

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from shoestring import files, runtime
-from shoestring.cost import Cost, Ledger
+from shoestring.cost import Cost, Ledger, spent
 from shoestring.data import corpora
 from shoestring.evaluate import experiment
 from shoestring.evaluate.outcome import once
@@ -196,8 +196,8 @@ class Watch:
         ground = self._ground
         with self._ledger.phase(EVALUATE):
             found = ground.task.scores(run.model, ground.rows.dev, ground.setting.batch)
-        spent = training(self._ledger.state_dict()).as_dict()
-        self.points.append({"step": run.step, "cost": spent, "dev": found})
+        took = spent(self._ledger.state_dict(), "", TRAIN).as_dict()  # the labels are in no phase
+        self.points.append({"step": run.step, "cost": took, "dev": found})
         first = METRICS[ground.setting.task][0]
         if self.best < 0 or found[first] > self.points[self.best]["dev"][first]:
             self.best = len(self.points) - 1
@@ -232,12 +232,6 @@ def asked(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **given)
 
 
-def training(ledger: dict[str, Any]) -> Cost:
-    """What training itself took, of a ledger's phases, and the labels it read."""
-    spent = [Cost(**amounts) for phase, amounts in ledger.items() if phase in ("", TRAIN)]
-    return sum(spent, Cost())
-
-
 def _laid_out(ground: Ground, found: Outcome, facts: dict[str, str]) -> Report:
     setting, name = ground.setting, ground.setting.task
     scores = {f"test {metric}": Score.of([value]) for metric, value in found.test.items()}
@@ -247,7 +241,7 @@ def _laid_out(ground: Ground, found: Outcome, facts: dict[str, str]) -> Report:
         cost = Cost(**point["cost"])
         told = {f"dev {metric}": float(value) for metric, value in point["dev"].items()}
         points.append(Point(name, setting.seed, point["step"], cost.tokens, cost.flops, cost.seconds, told))
-    row = Row(name, False, scores, training(found.ledger))
+    row = Row(name, False, scores, spent(found.ledger, "", TRAIN))
     metric, notes = f"dev {METRICS[name][0]}", tuple(_notes(ground, found))
     return Report("permutation", "finetune", (row,), tuple(points), (), metric, notes, facts, lower_is_better=False)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from shoestring import runtime
-from shoestring.cost import Cost, Ledger
+from shoestring.cost import Cost, Ledger, spent
 from shoestring.evaluate import experiment
 from shoestring.evaluate.outcome import once
 from shoestring.evaluate.quantities import number
@@ -123,7 +123,7 @@ class Watch:
             found = self._ground.dev_loss(unwrap(run.model).to(runtime.current().device), self._held)
         if not math.isfinite(found):
             raise DivergedError(f"step {run.step}: the dev loss is {found}: lower --learning-rate, in another --out")
-        self.points.append({"step": run.step, "cost": training(self._ledger.state_dict()).as_dict(), "dev": found})
+        self.points.append({"step": run.step, "cost": spent(self._ledger.state_dict(), TRAIN).as_dict(), "dev": found})
         if self.log is not None:
             self.log.write(run.step, {DEV: found})
 
@@ -134,16 +134,10 @@ class Watch:
         self.points = list(state["points"])
 
 
-def training(ledger: dict[str, Any]) -> Cost:
-    """What training itself took, of a ledger's phases."""
-    spent = [Cost(**amounts) for phase, amounts in ledger.items() if phase == TRAIN]
-    return sum(spent, Cost())
-
-
 def _laid_out(ground: Ground, how: Settled, found: Outcome, ledger: Ledger) -> Report:
-    setting, spent = ground.setting, training(found.ledger)
+    setting, took = ground.setting, spent(found.ledger, TRAIN)
     first, last = found.points[0]["dev"], found.points[-1]["dev"]
-    row = Row(setting.objective, False, {DEV: Score.of([last]), BEFORE: Score.of([first])}, spent)
+    row = Row(setting.objective, False, {DEV: Score.of([last]), BEFORE: Score.of([first])}, took)
     points = []
     for point in found.points:
         cost = Cost(**point["cost"])
@@ -163,5 +157,5 @@ def _notes(ground: Ground, ledger: Ledger) -> Iterator[str]:
     )
     epochs = setting.steps * setting.batch * setting.reuse / len(text)
     yield f"There are {len(text):,} tokens to learn from, which were gone through {number(epochs)} times."
-    others = ledger.total().seconds - training(ledger.state_dict()).seconds
+    others = ledger.total().seconds - spent(ledger.state_dict(), TRAIN).seconds
     yield f"Looking at dev and saving took {number(max(0.0, others))} s more."
