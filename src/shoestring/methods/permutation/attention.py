@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _ROWS = 64  # at a time: their scores stay in the processor's cache
+_ROWS_ELSEWHERE = 512  # on a GPU, where starting a product costs more; their scores are what is in memory at once
 _KEYS = 16  # keys are left out by so many: products of odd sizes are slow
 
 
@@ -63,7 +64,8 @@ class View:
     def parts(self) -> list[tuple[slice, slice]]:
         """All rows, a few at a time, none of both kinds together; and the keys up to the last that any of them sees."""
         kinds = ((0, self.ordered), (self.ordered, self.sees.shape[1]))
-        rows = [slice(at, min(at + _ROWS, end)) for start, end in kinds for at in range(start, end, _ROWS)]
+        step = _ROWS if self.rank.device.type == "cpu" else _ROWS_ELSEWHERE
+        rows = [slice(at, min(at + step, end)) for start, end in kinds for at in range(start, end, step)]
         places = torch.arange(1, self.rank.shape[1] + 1, device=self.rank.device)
         seen = [(self.rank < self.sees[:, some].amax(1, keepdim=True)).any(0) for some in rows]
         last = torch.stack([(one * places).amax() for one in seen]).tolist() if seen else []

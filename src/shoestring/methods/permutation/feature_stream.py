@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from shoestring.methods.permutation.features import Choices, Feature, collate
 from shoestring.types import Batch, Loss
@@ -67,7 +66,7 @@ class FeatureBatches:
         return self._orders[epoch][place]
 
 
-def headed(model: nn.Module, batch: Batch) -> Loss:
+def headed(model: Callable[..., Any], batch: Batch) -> Loss:
     """The loss of a head of transformers, which is a mean over rows, as a sum over them, in nats."""
     rows = len(batch["input_ids"])
     return Loss(model(**batch).loss.float() * rows, rows, batch["input_ids"].numel())

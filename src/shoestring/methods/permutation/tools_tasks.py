@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from shoestring import runtime
 from shoestring.data import tokenizers
 from shoestring.methods.permutation import answers, features
+from shoestring.methods.permutation.feature_stream import headed
 from shoestring.methods.permutation.features import Choices, Feature
 from shoestring.methods.permutation.heads import Kind
 from shoestring.methods.permutation.long_documents import remembered
@@ -73,8 +74,7 @@ class Task:
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """That of the head, which is a mean over rows, as a sum over them, in nats."""
-        rows = len(batch["input_ids"])
-        return Loss(self._output(model, batch).loss.float() * rows, rows, batch["input_ids"].numel())
+        return headed(partial(self._output, model), batch)
 
     def scores(self, model: nn.Module, rows: Sequence[Row], batch: int) -> dict[str, float]:
         """How well the model does on rows, from 0 to 1, by name."""
@@ -101,13 +101,13 @@ class Task:
             for at in range(0, len(order), batch):
                 places = order[at : at + batch]
                 made = features.collate([every[place] for place in places], self.vocabulary.pad)
-                output = self._output(model, {name: made[name].to(here.device) for name in _INPUTS})
+                output = self._output(model, **{name: made[name].to(here.device) for name in _INPUTS})
                 logits = (output.start_logits, output.end_logits) if self.kind == "spans" else (output.logits,)
                 for place, *rows in zip(places, *(some.float().cpu() for some in logits), strict=True):
                     found[place] = tuple(rows)
         return found
 
-    def _output(self, model: nn.Module, batch: Batch) -> Any:
+    def _output(self, model: nn.Module, **batch: Tensor) -> Any:
         if not self.memory:
             return model(**batch)
         return remembered(model, **batch, window=self.length, memory=self.memory)
