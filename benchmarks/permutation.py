@@ -73,11 +73,11 @@ def main() -> None:
         record = {"benchmark": "permutation", **gather(command), "threads": arguments.threads, "rows": rows}
         arguments.json.write_text(json.dumps(record, indent=1) + "\n")
     for row in rows:
-        if row["way"] == OURS:
+        if row["step"] == OURS:
             setting = f"{row['model']}, {row['length']} tokens, {row['precision']}, dropout {row['dropout']}"
             print(
-                f"{setting}: {row['speed / transformers']} x the tokens a second of transformers, "
-                f"{row['activations / transformers']} x its activations, {row['time / one stream']} x one stream's time"
+                f"{setting}: {row['speed']} x the tokens a second of transformers, {row['activations']} x its "
+                f"activations, {row['time / one stream']} x one stream's time"
             )
 
 
@@ -185,16 +185,18 @@ def timed(
     kept = {way: activations(lambda way=way: step(way), models) for way in ways}
     peaks = {way: peak(lambda way=way: step(way)) for way in ways}
     tokens = setting["rows"] * setting["length"]
-    # one stream learns something else than their two
-    peers = {THEIRS: THEIRS, OURS: THEIRS, CONTENT_THEIRS: CONTENT_THEIRS, CONTENT_OURS: CONTENT_THEIRS}
     rows = []
-    for way, found in times.items():
-        peer = peers.get(way)
-        row = {**setting, "way": way, "tokens/s": round(tokens / statistics.median(found))}
-        row["speed / transformers"] = ratio(times[peer], found) if peer else None
-        row |= {"activation MB": round(kept[way] / 1e6, 1), "peak MB": round(peaks[way] / 1e6)}
-        row["activations / transformers"] = round(kept[way] / kept[peer], 3) if peer else None
-        row["time / one stream"] = ratio(found, times[ONE]) if way == OURS else None
+    for what, theirs, ours in ((OURS, THEIRS, OURS), (CONTENT_OURS, CONTENT_THEIRS, CONTENT_OURS)):
+        row = {**setting, "step": what}
+        for who, way in (("transformers", theirs), ("ours", ours)):
+            row[f"{who}, tokens/s"] = round(tokens / statistics.median(times[way]))
+        row["speed"] = ratio(times[theirs], times[ours])
+        for who, way in (("transformers", theirs), ("ours", ours)):
+            row[f"{who}, activation MB"] = round(kept[way] / 1e6, 1)
+        row["activations"] = round(kept[ours] / kept[theirs], 3)
+        for who, way in (("transformers", theirs), ("ours", ours)):
+            row[f"{who}, peak MB"] = round(peaks[way] / 1e6)
+        row["time / one stream"] = ratio(times[ours], times[ONE]) if what == OURS else None
         rows.append(row)
     return rows
 
