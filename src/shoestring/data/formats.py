@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,8 +45,6 @@ def read(path: Path, name: str, domain: str, keep: Keep, text_field: str) -> Ite
                 document = row_document(row, place, domain, text_field)
                 if document.text.strip() and keep(document.text):
                     yield document
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{name}: the gzip file is damaged or cut short ({error}): fetch or write it again") from error
     except OSError as error:
         raise ValueError(f"{name}: cannot be read ({error.strerror or error})") from error
 
@@ -129,7 +128,8 @@ def _lines(path: Path, name: str, limit: int) -> Iterator[str]:
     consumed = 0
     with _opened(path) as file:
         while True:
-            line = file.readline(limit)
+            with _whole(name):
+                line = file.readline(limit)
             pending = len(decoder.getstate()[0])
             try:
                 text = decoder.decode(line, final=not line)
@@ -140,6 +140,15 @@ def _lines(path: Path, name: str, limit: int) -> Iterator[str]:
                 return
             yield text.removeprefix("\ufeff") if consumed == 0 else text
             consumed += len(line)
+
+
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
+    """Raises ValueError, naming the file, where what is read of it under gzip is damaged or ends too early."""
+    try:
+        yield
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"{name}: the gzip file is damaged or cut short ({error}): fetch or write it again") from error
 
 
 def _opened(path: Path) -> IO[bytes] | gzip.GzipFile:
@@ -153,7 +162,8 @@ def _parquet_rows(path: Path, name: str, text_field: str) -> Iterator[tuple[str,
         raise ValueError(f"{name}: Parquet needs pyarrow: pip install 'shoestring[datasets]'") from error
     with tempfile.TemporaryFile() as unpacked, _opened(path) as file:
         if path.suffix == ".gz":  # Parquet is read from its end, where a gzip stream cannot start
-            shutil.copyfileobj(file, unpacked)
+            with _whole(name):
+                shutil.copyfileobj(file, unpacked)
         number = 0
         try:
             table = parquet.ParquetFile(unpacked if path.suffix == ".gz" else file)

@@ -71,15 +71,18 @@ def test_rows_without_an_ordinary_token_do_no_harm() -> None:
     assert batch["labels"][:2].tolist() == [[-100, -100]] * 2
     assert (batch["targets"][2] >= 0).all()
     assert (batch["rank"][0] == HIDDEN).all()
-    alone = collator([example()])
-    assert {name: tuple(tensor.shape) for name, tensor in alone.items()} == dict.fromkeys(alone, (1, 1))
-    assert alone["targets"].item() == -1
+
+
+@pytest.mark.parametrize("rows", [[[]], [[SEP, CLS]], [[SEP], [], [CLS]]])
+def test_nothing_to_predict(rows: list[list[int]]) -> None:
+    with pytest.raises(ValueError, match=r"^nothing to predict: all tokens of these examples are special"):
+        PermutationCollator(TOKENIZER, seed=0)([example(*row) for row in rows])
 
 
 @st.composite
 def batches(draw: st.DrawFn) -> list[dict[str, Any]]:
     row = st.lists(st.integers(0, 278) | st.sampled_from([EOS, SEP, CLS]), max_size=40)
-    return [example(*ids) for ids in draw(st.lists(row, min_size=1, max_size=4))]
+    return [example(*ids) for ids in [draw(row), [5], *draw(st.lists(row, max_size=3))]]
 
 
 @given(

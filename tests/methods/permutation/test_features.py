@@ -57,6 +57,10 @@ def test_choices_by_hand() -> None:
     blank = choices(VOCABULARY, ENCODE, "a cat sat", "the _ sat", ["cat", "dog"], 40)
     assert [said(option) for option in blank.options] == ["a cat sat/the cat sat/!", "a cat sat/the dog sat/!"]
     assert blank.label is None
+    longer = choices(VOCABULARY, ENCODE, "a", "____, he sat in my_car. ___.", ["x", "y"], 60)
+    assert [said(option) for option in longer.options] == ["a/x, he sat in my_car. x./!", "a/y, he sat in my_car. y./!"]
+    inside = choices(VOCABULARY, ENCODE, "a", "in my_car", ["x", "y"], 60)
+    assert [said(option) for option in inside.options] == ["a/in my_car x/!", "a/in my_car y/!"]
 
 
 def test_of_choices_the_context_is_cut() -> None:

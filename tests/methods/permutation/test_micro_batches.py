@@ -105,7 +105,7 @@ def test_a_step_in_parts_is_the_step(both: bool, corpus: Tokens) -> None:
         batches = PermutationBatches(corpus, vocabulary, 8, 16, 8, 5, 0, memory=8, bidirectional=both)
         model = build(config, 0)
         run = Run(model, torch.optim.SGD(model.parameters(), 0.1), MicroBatches(batches, count, both))
-        learnt = Pretraining("permutation", Memory(config), 8, bidirectional=both)
+        learnt = Pretraining("permutation", Memory(config, count), 8, bidirectional=both)
         losses: list[float] = []
         hooks = [learnt.memory, Every(1, lambda run, losses=losses: losses.append(run.loss))]  # type: ignore[misc]
         train(run, learnt, until=4, hooks=hooks, accumulate=count)

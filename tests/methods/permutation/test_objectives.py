@@ -83,7 +83,7 @@ def one_hot(targets: Tensor, length: int) -> Tensor:
 
 
 def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary(tiny: Callable[..., Any]) -> None:
-    model = tiny()
+    model = tiny(reuse_len=5)
     nn.init.zeros_(model.transformer.word_embedding.weight)  # the head's weights, too
     nn.init.zeros_(model.lm_loss.bias)
     batch = sequences(2, 10, 5, 4)
@@ -99,6 +99,14 @@ def test_an_objective_of_another_name() -> None:
         match=r"^objective 'masks': expected one of permutation, mpnet, masked, autoregressive$",
     ):
         Pretraining(cast(Kind, "masks"), Memory(configuration("xlnet-tiny", 8)), 4)
+
+
+@pytest.mark.parametrize("reuse", [None, 4])
+def test_a_memory_of_more_than_is_reused_would_tell_the_next_targets(reuse: int | None) -> None:
+    memory = Memory(configuration("xlnet-tiny", 8, mem_len=6, reuse_len=reuse))
+    with pytest.raises(ValueError, match=rf"^blocks of 5 positions, of a configuration whose reuse_len is {reuse}"):
+        Pretraining("permutation", memory, 5)
+    assert Pretraining("autoregressive", memory, 5), "which predicts what comes after all that it remembers"
 
 
 def test_without_a_memory_nothing_is_carried(tiny: Callable[..., Any]) -> None:
@@ -183,7 +191,7 @@ def test_position_compensation_is_asked_for_by_blocks(tiny: Callable[..., Any]) 
     names = ("input_ids", "rank", "sees", "targets", "token_type_ids")
     logits = model(**{name: batch[name] for name in names}, compensate=10).logits
     assert spy.given[0]["compensate"] == 10  # without a memory the sequence is one block
-    remembering = Spy(tiny(mem_len=4))
+    remembering = Spy(tiny(mem_len=4, reuse_len=5))
     Pretraining("mpnet", Memory(remembering.model.config), 5)(remembering, sequences(2, 10, 5, 4))
     assert remembering.given[0]["compensate"] == 5
     assert found.total.item() == pytest.approx(nats(logits, batch["labels"]), rel=1e-5)
@@ -193,7 +201,7 @@ def test_position_compensation_is_asked_for_by_blocks(tiny: Callable[..., Any]) 
 
 @given(st.integers(0, 2**16), st.integers(1, 3), st.sampled_from(KINDS))
 def test_padded_targets_change_nothing(seed: int, more: int, kind: Kind) -> None:
-    config = configuration("xlnet-tiny", 8, d_model=8, n_head=1, d_inner=8)
+    config = configuration("xlnet-tiny", 8, d_model=8, n_head=1, d_inner=8, reuse_len=4)
     model = build(config, 0)
     batch = sequences(3, 8, 4, 2, size=8, seed=seed)
     wider = {
@@ -213,7 +221,7 @@ def test_padded_targets_change_nothing(seed: int, more: int, kind: Kind) -> None
 
 
 def test_eighty_percent_are_masked_ten_another_token_and_ten_themselves() -> None:
-    config = configuration("xlnet-tiny", 1000, n_layer=1, d_model=8, n_head=1, d_inner=8)
+    config = configuration("xlnet-tiny", 1000, n_layer=1, d_model=8, n_head=1, d_inner=8, mem_len=None)
     spy, learnt = Spy(build(config, 0)), Pretraining("masked", Memory(config), 64)
     batch = sequences(64, 128, 64, 40, size=900)
     batch["input_ids"] += 50  # nothing below it, and nothing from 950 on, stands in the text
@@ -236,7 +244,7 @@ def test_eighty_percent_are_masked_ten_another_token_and_ten_themselves() -> Non
 
 
 def test_each_step_masks_anew() -> None:
-    config = configuration("xlnet-tiny", 32)
+    config = configuration("xlnet-tiny", 32, mem_len=None)
     spy, learnt = Spy(build(config, 0)), Pretraining("masked", Memory(config), 16)
     batch = sequences(8, 32, 16, 10, size=32)
     learnt(spy, batch)
@@ -405,7 +413,6 @@ def test_a_copy_task_beyond_the_sequence(memory: int) -> None:
     learnt, step, told = Pretraining("permutation", kept, BLOCK), optimized(model, 1e-2), []
     for batch in copies(600, memory):
         loss = learnt(model, batch)
-        kept(None)
         if loss.count:
             step(loss.total / loss.count)
             told.append(loss.total.item() / loss.count)

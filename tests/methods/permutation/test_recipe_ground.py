@@ -141,7 +141,7 @@ def test_tasks_are_read_before_anything_is_computed(ground: Any, tmp_path: Path)
     assert {*map(str, paths)} < set(found.data)
     with paths[1].open("a") as file:
         file.write('{"text": 3.5, "label": "a"}\n')
-    with pytest.raises(ValueError, match=r"test\.jsonl:41: no 'text'"):
+    with pytest.raises(ValueError, match=r"test\.jsonl:41: text: expected text, got 3\.5"):
         ground(fine_tuning={"sets": [{**one, "limit": 99}], "batch": 8})
 
 

@@ -135,6 +135,7 @@ def test_the_reused_part_is_shorter_than_the_whole(length: int, reuse: int) -> N
         ("compute.accumulate=3", "expected a batch that 6 divides"),
         ("compute={processes: 3}", "expected a batch that 6 divides"),
         ("compute={processes: 2, workers: 2}", "expected workers=1 with processes=2, got 2"),
+        ("optimizer={warmup: 0.6, decay: 0.5}", "expected a warmup and a decay of 1 in all at most, got 0.6 and 0.5"),
         ("compute.precision=fp16", "compute.precision"),
         ("held.longest=16", "expected held.longest below length - reuse, got 16"),
         ("held.longest=1", "held.longest"),

@@ -210,6 +210,7 @@ def test_a_task_is_learnt_and_the_pretrained_model_stays_as_it_was(task: Any, mo
     assert found["rate"] == 1e-2
     assert ledger.total("A").flops > 0
     assert ledger.total("A").tokens > 0
+    assert ledger.total("A").labels == 200, "those of train and of dev, which chooses"
     assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
 
 

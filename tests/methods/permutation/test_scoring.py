@@ -342,6 +342,23 @@ def test_a_span_that_holds_no_token(reader: Any) -> None:
         span_log_prob(reader, words, "a b", [(1, 2)])
 
 
+def test_what_the_tokenizer_does_not_know_is_not_scored(reader: Any) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    assert len(span_log_prob(reader, words, "a zebra", [(0, 1)])) == 1, "it may stand beside"
+    with pytest.raises(ValueError, match=r"^span 2 to 7, 'zebra', has what the tokenizer does not know"):
+        span_log_prob(reader, words, "a zebra", [(2, 7)])
+
+
+def test_letters_of_a_special_token_are_letters(reader: Any) -> None:
+    (found,) = span_log_prob(reader, tokenizers.byte_tokenizer(), "a <|endoftext|>", [(2, 15)])
+    assert "".join(found.tokens) == "<|endoftext|>"
+    assert len(found.tokens) == 13
+
+
 @pytest.mark.parametrize("order", [[[0, 0]], [[0]], [[1, 2]], [], "backwards"])
 def test_an_order_that_is_none(order: Any, reader: Any) -> None:
     with pytest.raises(ValueError, match=r"^the order \[.*\] of span 0: expected each of its 2 tokens once, from 0$"):

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, XLNetConfig, XLNetLMHeadModel
 from shoestring import runtime
 from shoestring.evaluate import report
 from shoestring.evaluate.page import page
-from shoestring.methods.permutation import tools_pretrained
+from shoestring.methods.permutation import tools_pretrain_ground, tools_pretrained
 from shoestring.methods.permutation.tools_pretrained import Watch
 from shoestring.types import Run
 
@@ -169,7 +169,7 @@ def test_stopped_and_gone_on_with_is_never_stopped(pretrain, tmp_path, monkeypat
 KILLED = """
 import os, signal, sys
 from shoestring import __main__ as door
-from shoestring.methods.permutation import tools_pretrained
+from shoestring.methods.permutation import tools_pretrain_ground, tools_pretrained
 from shoestring.methods.permutation.tools_pretrained import Watch
 tools_pretrained.Spaced = lambda seconds, hook: hook
 look = Watch.__call__
@@ -330,6 +330,34 @@ def small_disk(size: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_text_that_was_packed_stays_where_it_is_stopped_before_the_first_step(pretrain, tmp_path, monkeypatch, error):
+    with monkeypatch.context() as patch:
+        patch.setattr(tools_pretrain_ground, "settle", lambda *_, **__: (_ for _ in ()).throw(error))
+        assert pretrain().code != 0
+    packed = tmp_path / "out" / "tokens" / "train"
+    before = {path: path.stat().st_mtime_ns for path in packed.iterdir()}
+    assert before
+    assert pretrain().code == 0
+    assert {path: path.stat().st_mtime_ns for path in packed.iterdir()} == before
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_its_own(pretrain, tmp_path, monkeypatch):
+    def made_by_another(out: Path) -> list[Path]:
+        new = missing(out)
+        out.mkdir()
+        lock.append((out / ".lock").open("w"))
+        fcntl.flock(lock[0], fcntl.LOCK_EX)
+        return new
+
+    missing, lock = tools_pretrained.missing, []
+    monkeypatch.setattr(tools_pretrained, "missing", made_by_another)
+    done = pretrain()
+    lock[0].close()
+    assert "another process is running there" in done.err
+    assert (tmp_path / "out").is_dir()
 
 
 @pytest.mark.parametrize("spaced", [True, False])

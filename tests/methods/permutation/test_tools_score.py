@@ -94,10 +94,12 @@ def test_lines_of_a_file(call, model, tmp_path):
         (("--file", "{tmp}/beyond.jsonl"), "beyond.jsonl:2: span 4:20 of 19 characters"),
         (("--file", "{tmp}/over.jsonl"), "over.jsonl:1: its 'scores' would be written over"),
         (("--file", "{tmp}/blank.jsonl"), "blank.jsonl: no rows"),
+        (("--file", "{tmp}/torn.jsonl.gz"), "torn.jsonl.gz: the gzip file is damaged or cut short"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_writes_nothing(call, model, tmp_path, words, message):
     good = {"text": TEXT, "spans": [[4, 9]]}
+    (tmp_path / "torn.jsonl.gz").write_bytes(gzip.compress(json.dumps(good).encode())[:-9])
     for name, rows in {
         "bad": [good, {"text": TEXT, "spans": [[4]]}],
         "beyond": [good, {"text": TEXT, "spans": [[4, 20]]}],

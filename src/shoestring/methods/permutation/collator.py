@@ -41,15 +41,15 @@ class PermutationCollator:
     spans               see `spans.draw`
     block               positions a block of the order; None is the whole row
     pad_to_multiple_of  S is a multiple of this
-    for_transformers    for XLNetLMHeadModel of transformers, not for PermutationLM
+    for_transformers    for the body of transformers, not for ours
     seed                None draws from torch's own generator, which a Trainer seeds, saves, and seeds in each worker
 
     Takes examples with `input_ids`, and `token_type_ids`, `special_tokens_mask`, `attention_mask` where there are, of
     any lengths. Gives `input_ids` (B, S), `rank` and `sees` (B, S), `targets` and `labels` (B, P),
     and `token_type_ids`; or for transformers `input_ids`, `attention_mask`, `perm_mask` (B, S, S), `target_mapping`
     (B, P, S), `labels` and `token_type_ids`. Padding stands at the right, seen by nobody; a row without an ordinary
-    token has no target. The input keeps its tokens: Yang et al. 2019 (arXiv 1906.08237) hide what is predicted in the
-    query stream, and what comes later in the order must see it.
+    token has no target, but one row of them must have one. The input keeps its tokens: Yang et al. 2019 (arXiv
+    1906.08237) hide what is predicted in the query stream, and what comes later in the order must see it.
     Raises ValueError where a number or an example is not what is expected.
     """
 
@@ -83,6 +83,10 @@ class PermutationCollator:
         rows = [self._row(example, generator) for example in examples]
         if len({row.segments is None for row in rows}) > 1:
             raise ValueError("some of the examples have token_type_ids and some have none: expected all or none")
+        if not any(len(row.targets) for row in rows):
+            raise ValueError(
+                "nothing to predict: all tokens of these examples are special, or there are none: leave them out"
+            )
         unit = self.pad_to_multiple_of
         length = max(1, *(len(row.ids) for row in rows))
         length = -(-length // unit) * unit

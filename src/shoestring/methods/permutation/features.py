@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from shoestring.methods.permutation.vocabulary import Vocabulary
 from shoestring.types import Batch
 
 FIRST, SECOND, CLASS, PADDING = 0, 1, 2, 4  # segments, as the official code numbers them; nobody sees the padding's
+_BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 _UNIT = 8  # a batch's width is a multiple of it: products of odd sizes are slow
 
 
@@ -78,10 +80,10 @@ def choices(
 ) -> Choices:
     """A question on a context with options to choose from, RACE-style: [context SEP question option SEP CLS] of each.
 
-    An option stands where the question has a blank, `_`, or else behind it. encode and length are those of
-    `classification`; right is the place of the right option. The end of a context that is too long is left out, and the
-    start of a question that takes more than half of the length besides. Raises ValueError where a text is empty, there
-    are fewer than two options, `right` is none of them or the length is too small.
+    An option stands where the question has a blank, `_` or more of them by themselves, or else behind it. encode and
+    length are those of `classification`; right is the place of the right option. The end of a context that is too long
+    is left out, and the start of a question that takes more than half of the length besides. Raises ValueError where a
+    text is empty, there are fewer than two options, `right` is none of them or the length is too small.
 
     Official code, run_race.py: it keeps 128 of 512 tokens of the question, and where the context is short lets later
     options read the earlier ones, by appending to its list; here each option is read by itself.
@@ -96,7 +98,7 @@ def choices(
     for option in options:
         if not question.strip() or not option.strip():
             raise ValueError(f"question {question!r}, option {option!r}: expected words in both")
-        asked = question.replace("_", option) if "_" in question else f"{question} {option}"
+        asked = option.join(_BLANK.split(question)) if _BLANK.search(question) else f"{question} {option}"
         second = tokens(encode, asked, "question")[-max(room // 2, room - len(read)) :]
         features.append(Feature(*joined(vocabulary, read[: room - len(second)], second)))
     return Choices(tuple(features), right)

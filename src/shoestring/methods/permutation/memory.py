@@ -14,18 +14,21 @@ class Sizes(Protocol):
     n_layer: int
     d_model: int
     mem_len: int | None
+    reuse_len: int | None
 
 
 class Memory:
-    """Of each micro-batch of a step, the states that its layers read, without gradients; a hook that turns with steps.
+    """Of each micro-batch of a step, the states that its layers read, without gradients; a hook, to be saved with runs.
 
+    parts  micro-batches a step
     It is as long as `mem_len` of the configuration from the first batch on: what no batch has filled yet is zero, and
     the batch's `context` says that it is not to be seen. A step of several micro-batches has a memory for each of them,
     so that their rows stay the same streams. A checkpoint keeps it among the hooks.
     """
 
-    def __init__(self, config: Sizes) -> None:
+    def __init__(self, config: Sizes, parts: int = 1) -> None:
         self.layers, self.width, self.length = config.n_layer, config.d_model, config.mem_len or 0
+        self.reuse, self.parts = config.reuse_len or None, parts
         self.slots: list[list[Tensor]] = []
         self.turn = 0
 
@@ -36,6 +39,12 @@ class Memory:
     def before(self, inputs: Tensor) -> list[Tensor]:
         """Of each layer (M, B, width), what a batch of (B, S) looks back on."""
         if self.turn < len(self.slots):
+            rows = self.slots[self.turn][0].shape[1]
+            if rows != len(inputs):
+                raise ValueError(
+                    f"the memory is of {rows} rows and the batch has {len(inputs)}: go on with as many rows, processes "
+                    "and micro-batches, or begin with a new memory"
+                )
             return [layer.to(inputs.device) for layer in self.slots[self.turn]]
         shape = (self.length, len(inputs), self.width)
         return [torch.zeros(shape, device=inputs.device) for _ in range(self.layers)]
@@ -43,7 +52,7 @@ class Memory:
     def keep(self, states: list[Tensor]) -> None:
         """Put what a batch leaves in the place of what it looked back on."""
         self.slots[self.turn : self.turn + 1] = [states]
-        self.turn += 1
+        self.turn = (self.turn + 1) % self.parts
 
     def state_dict(self) -> dict[str, Any]:
         return {"slots": [list(slot) for slot in self.slots]}

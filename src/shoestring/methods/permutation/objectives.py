@@ -30,7 +30,8 @@ class Pretraining:
                           Transformer-XL" of XLNet's table 6: a block then sees no later one, as the memory would tell
           autoregressive  each token given those before it: Dai et al. 2019 (Transformer-XL)
     memory         carried from batch to batch where its length is not 0
-    block          positions a block of the order, as the stream's; without a memory the sequence is one block
+    block          positions a block of the order: the stream's reuse, and with a memory the configuration's
+                   `reuse_len`, or ValueError is raised; without a memory the sequence is one block
     bidirectional  whether half of each batch's rows are read from right to left
     The mask is the learned vector w of the query stream: the vocabulary needs no token for it.
     """
@@ -38,6 +39,11 @@ class Pretraining:
     def __init__(self, kind: Kind, memory: Memory, block: int, bidirectional: bool = False) -> None:
         if kind not in get_args(Kind):
             raise ValueError(f"objective {kind!r}: expected one of {', '.join(get_args(Kind))}")
+        if memory.length and kind != "autoregressive" and memory.reuse != block:
+            raise ValueError(
+                f"blocks of {block} positions, of a configuration whose reuse_len is {memory.reuse}: expected the "
+                "same, the stream's reuse; a memory of more would tell what the next batch predicts"
+            )
         self.kind, self.memory, self.block, self.bidirectional = kind, memory, block, bidirectional
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:

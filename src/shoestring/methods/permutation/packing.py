@@ -40,14 +40,12 @@ class Record(NamedTuple):
 
     segments    0 the reused tokens, A and its separator; 1 B and its separator; 2 CLS
     functional  separators and CLS, which are never predicted
-    follows     whether B is what follows A
     """
 
     ids: NDArray[np.int64]
     segments: NDArray[np.int64]
     functional: NDArray[np.bool_]
     starts_word: NDArray[np.bool_]
-    follows: bool
 
 
 def read(ids: NDArray[np.integer], vocabulary: Vocabulary, backward: bool = False) -> Text:
@@ -79,7 +77,7 @@ def needed(length: int, segments: str) -> int:
 def plain(text: Text) -> Record:
     """All tokens in one segment, none of them functional."""
     none = np.zeros(len(text.ids), dtype=np.bool_)
-    return Record(text.ids, np.zeros_like(text.ids), none, text.starts_word, follows=True)
+    return Record(text.ids, np.zeros_like(text.ids), none, text.starts_word)
 
 
 def pack(
@@ -112,4 +110,4 @@ def pack(
     segments[cut + 1 :], segments[-1] = 1, 2
     one, two = np.ones(1, dtype=np.bool_), np.ones(2, dtype=np.bool_)
     starts_word = np.concatenate([first.starts_word, one, second.starts_word, two])
-    return Record(ids, segments, functional, starts_word, follows)
+    return Record(ids, segments, functional, starts_word)

@@ -49,7 +49,7 @@ class Ground:
     def run(self, arm: Arm, rate: float, seed: int) -> tuple[Run, Pretraining]:
         """A run at its first step, with its objective, whose memory is a hook."""
         recipe = self.recipe
-        runtime.seed_everything(seed)
+        runtime.seed_everything(seed + runtime.current().rank)  # the weights are of the seed alone
         model = configurations.build(configuration(recipe, arm, len(self.opened_tokenizer())), seed)
         several = arm.kind != "autoregressive" and recipe.text.segments == "two"
         configurations.readied(model, arm.kind, several, recipe.compute.checkpointing)
@@ -93,7 +93,7 @@ def configuration(recipe: Recipe, arm: Arm, size: int) -> XLNetConfig:
 
 
 def objective(recipe: Recipe, arm: Arm, config: XLNetConfig) -> Pretraining:
-    return Pretraining(arm.kind, Memory(config), recipe.text.reuse, arm.bidirectional)
+    return Pretraining(arm.kind, Memory(config, recipe.compute.accumulate), recipe.text.reuse, arm.bidirectional)
 
 
 def prepare(recipe: Recipe, runs: int, out: Path) -> Ground:

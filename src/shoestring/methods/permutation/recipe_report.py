@@ -72,7 +72,8 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
     )
     yield (
         "Scored is what is read forward and, but for the column with memory, by itself: an arm that was taught to read "
-        "backward, too, or with a memory is scored in a part of what it learnt."
+        "backward, too, or with a memory is scored in a part of what it learnt. It is plain text, as the "
+        "autoregressive arm was taught; the others were taught on two segments with separators, as all are fine-tuned."
     )
     if PLAIN in found:
         yield f"{PLAIN} and {MASKED} alone are taught and scored in one setting, but for how many tokens are predicted."

@@ -146,6 +146,12 @@ class Optimizer(config.Recipe):
     warmup: Share = 0.05
     decay: Share = 0.5
 
+    @model_validator(mode="after")
+    def _parts(self) -> Optimizer:
+        if self.warmup + self.decay > 1:
+            raise ValueError(f"expected a warmup and a decay of 1 in all at most, got {self.warmup} and {self.decay}")
+        return self
+
 
 class Compute(config.Recipe):
     """How it is computed.

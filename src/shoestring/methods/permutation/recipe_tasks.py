@@ -100,6 +100,7 @@ def taught(
             for some in examples
         ]
 
+    ledger.charge(labels=len(task.train) + len(task.dev))
     train, dev, test = made(task.train), made(task.dev), made(task.test)
     best: dict[str, float] = {}
     steps = how.epochs * len(train) // how.batch

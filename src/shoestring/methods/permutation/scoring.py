@@ -142,8 +142,8 @@ def span_log_prob(
     The tokens' log-probabilities sum to the span's in any order; a model's sums differ a little from order to order.
     All of the text is seen, however long, also where pretraining cut it into blocks: much beyond the length that the
     model was pretrained at, it meets distances that it never saw. Raises ValueError where a span is empty, lies outside
-    the text or holds no token, where an order does not name each token of its span once, and for an autoregressive
-    model.
+    the text, holds no token or an unknown one, where an order does not name each token of its span once, and for an
+    autoregressive model.
     """
     if model.config.attn_type == "uni":
         raise ValueError(
@@ -153,7 +153,7 @@ def span_log_prob(
     if objective not in _JOINT:
         raise ValueError(f"the configuration's {OBJECTIVE} is {objective!r}: expected one of {', '.join(_JOINT)}")
     told_by = _JOINT[objective]
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True, return_offsets_mapping=True)
     offsets = encoded["offset_mapping"]
     device = next(model.parameters()).device
     input_ids = torch.tensor([encoded["input_ids"]], device=device)
@@ -165,6 +165,8 @@ def span_log_prob(
             covered = [place for place, (first, last) in enumerate(offsets) if first < end and last > start]
             if not covered:
                 raise ValueError(f"span {start} to {end}, {text[start:end]!r}, holds no token: expected text")
+            if tokenizer.unk_token_id in {encoded["input_ids"][place] for place in covered}:
+                raise ValueError(f"span {start} to {end}, {text[start:end]!r}, has what the tokenizer does not know")
             told = [covered[place] for place in _turns(order, index, len(covered))]
             likely = told_by(model, input_ids, torch.tensor([told], device=device))[0].tolist()
             tokens = tuple(text[slice(*offsets[place])] for place in told)

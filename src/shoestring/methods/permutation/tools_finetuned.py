@@ -27,7 +27,7 @@ from shoestring.methods.permutation.layer_decay import parameter_groups
 from shoestring.methods.permutation.long_documents import READ
 from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.tools_finetune_setting import Setting
-from shoestring.methods.permutation.tools_out import leaving_nothing_begun, save, tell
+from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, save, tell
 from shoestring.methods.permutation.tools_rows import Asked, Rows, read
 from shoestring.methods.permutation.tools_tasks import METRICS, Task, learnt
 from shoestring.models import folders
@@ -107,8 +107,13 @@ def carry_out(setting: Setting, out: Path) -> None:
 
     Raises ValueError where `out` holds something else or another fine-tuning, is in use, or the run diverged.
     """
-    with leaving_nothing_begun(out):
-        experiment.carry_out(setting, out, partial(_report, setting, out))
+    new = missing(out)
+
+    def work(ledger: Ledger) -> Report:
+        with leaving_nothing_begun(out, new):
+            return _report(setting, out, ledger)
+
+    experiment.carry_out(setting, out, work)
     tell(out)
 
 

@@ -13,21 +13,28 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
-@contextmanager
-def leaving_nothing_begun(out: Path) -> Iterator[None]:
-    """Where it goes wrong, take a new folder of runs away again, unless one was begun in it.
+def missing(out: Path) -> list[Path]:
+    """The folder of a command and those above it, as far as they do not exist. ValueError where there is a file."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: a file: expected a folder, or nothing")
+    return [folder for folder in (out, *out.parents) if not folder.exists()]
 
-    Raises ValueError where there is a file, or the disk is full.
+
+@contextmanager
+def leaving_nothing_begun(out: Path, new: list[Path]) -> Iterator[None]:
+    """Where it goes wrong, take a new folder of runs away again, unless a run was begun in it, or text was packed and
+    the fault is not in what was asked. To be entered by who holds the folder.
+
+    new  the folders that were `missing`
+    Raises ValueError where safetensors cannot be written or read.
     """
     from safetensors import SafetensorError
 
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out {out}: a file: expected a folder, or nothing")
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         yield
     except BaseException as error:
-        if out in new and not (out / "runs").exists():
+        kept = (out / "runs").exists() or ((out / "tokens").exists() and not isinstance(error, ValueError))
+        if out in new and not kept:
             shutil.rmtree(out, ignore_errors=True)
             with suppress(OSError):  # something else is in it meanwhile
                 for folder in new[1:]:

@@ -48,12 +48,17 @@ _Tokenizer = Annotated[
     typer.Option(help=f"Of a new model: bytes, bpe:SIZE, a SentencePiece .model, a folder; {NEW_TOKENIZER} if unsaid."),
 ]
 _Objective = Annotated[
-    Objective, typer.Option(help="masked is BERT's with --memory 0 --spans single; mpnet adds position compensation.")
+    Objective,
+    typer.Option(
+        help="masked is BERT's with --memory 0 --spans single --one-direction; mpnet adds position compensation."
+    ),
 ]
 _Length = Annotated[int, typer.Option(min=8, help="Tokens a sequence.")]
 _Reuse = Annotated[int | None, typer.Option(min=1, help="By which a row goes on; half of --length unless said.")]
 _Memory = Annotated[int | None, typer.Option(min=0, help="States looked back on; 3/4 of --length unless said.")]
-_Predicted = Annotated[int | None, typer.Option(min=1, help="Of a sequence; a sixth of --length unless said.")]
+_Predicted = Annotated[
+    int | None, typer.Option(min=1, help="Of a sequence; a sixth of --length unless said, 15 % of masked.")
+]
 _Batch = Annotated[int, typer.Option(min=1, help="Rows a step, half of them read from right to left.")]
 _Rate = Annotated[
     float | None, typer.Option(min=0, help="At its peak; 1e-3 of a new model unless said, 1e-4 of a folder's.")

@@ -77,23 +77,23 @@ class Ground:
             model = from_transformers(found).train()
         return configurations.readied(model, setting.objective, setting.segments == "two", setting.checkpointing)
 
-    def objective(self, model: nn.Module) -> Pretraining:
-        """With a memory of its own, which is a hook."""
+    def objective(self, model: nn.Module, parts: int) -> Pretraining:
+        """With a memory of its own, which is a hook; parts, micro-batches a step."""
         setting, both = self.setting, not self.setting.one_direction
         inner = unwrap(model)
         assert isinstance(inner, PreTrainedModel)
-        return Pretraining(setting.objective, Memory(inner.config), setting.reuse, both)
+        return Pretraining(setting.objective, Memory(inner.config, parts), setting.reuse, both)
 
     def run(self) -> tuple[Run, Pretraining]:
         """A run at its first step, and its objective."""
         setting, here = self.setting, runtime.current()
-        runtime.seed_everything(setting.seed)
+        runtime.seed_everything(setting.seed + here.rank)  # the weights are of the seed alone
         model = self.model()
         optimizer = optim.adamw(model, setting.learning_rate, _WEIGHT_DECAY, _BETAS)
         stream = self._stream(self.text("train"), setting.batch, setting.seed, here.rank, here.processes)
         parts = setting.accumulate
         batches: Batches = stream if parts == 1 else MicroBatches(stream, parts, not setting.one_direction)
-        return Run(model, optimizer, batches), self.objective(model)
+        return Run(model, optimizer, batches), self.objective(model, parts)
 
     def held(self) -> list[Batch]:
         """Batches of held-out text, as many rows as it fills. Raises ValueError where it fills none."""
@@ -111,13 +111,12 @@ class Ground:
 
     def dev_loss(self, model: nn.Module, held: list[Batch]) -> float:
         """Nats per predicted token; what is drawn for it is the same each time, and changes no other draw."""
-        learnt, here, before = self.objective(model), runtime.current(), runtime.random_state()
+        learnt, here, before = self.objective(model, 1), runtime.current(), runtime.random_state()
         total, count = 0.0, 0
         runtime.seed_everything(_HELD_SEED)
         with evaluating(model), here.autocast():
             for batch in held:
                 loss = learnt(model, {name: tensor.to(here.device) for name, tensor in batch.items()})
-                learnt.memory(None)
                 total, count = total + float(loss.total), count + loss.count
         runtime.set_random_state(before)
         return total / count

@@ -60,7 +60,7 @@ class Setting(config.Recipe):
             "tokenizer": NEW_TOKENIZER if new else None,
             "reuse": length if causal else length // 2,
             "memory": 3 * length // 4,
-            "predicted": 1 if causal else max(1, length // 6),
+            "predicted": _predicted(given["objective"], length),
             "learning_rate": _NEW_RATE if new else _GOING_ON_RATE,
             "warmup": given["steps"] // 20,
             "spans": "single" if causal else "words",
@@ -89,6 +89,12 @@ class Setting(config.Recipe):
             raise ValueError("TEXT: expected each source once")
         check_lengths(self.length, self.reuse, self.predicted, self.memory, self.segments)
         return self
+
+
+def _predicted(objective: Kind, length: int) -> int:
+    if objective == "autoregressive":
+        return 1  # the stream draws them, and nobody reads them
+    return max(1, round(0.15 * length) if objective == "masked" else length // 6)
 
 
 def is_new(model: str) -> bool:

@@ -18,7 +18,7 @@ from shoestring.evaluate import experiment
 from shoestring.evaluate.outcome import once
 from shoestring.evaluate.quantities import number
 from shoestring.evaluate.scores import Point, Report, Row, Score
-from shoestring.methods.permutation.tools_out import leaving_nothing_begun, tell
+from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, tell
 from shoestring.methods.permutation.tools_pretrain_ground import Ground, prepare
 from shoestring.methods.permutation.tools_pretrain_setting import Setting
 from shoestring.models import pretrained
@@ -52,8 +52,13 @@ def carry_out(setting: Setting, out: Path) -> None:
 
     Raises ValueError where `out` holds something else or another pretraining, is in use, or the run diverged.
     """
-    with leaving_nothing_begun(out):
-        experiment.carry_out(setting, out, partial(_report, setting, out))
+    new = missing(out)
+
+    def work(ledger: Ledger) -> Report:
+        with leaving_nothing_begun(out, new):
+            return _report(setting, out, ledger)
+
+    experiment.carry_out(setting, out, work)
     if runtime.current().rank == 0:
         tell(out)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import string
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -76,12 +74,7 @@ def read(setting: Setting) -> Rows:
 
 
 def _file(setting: Setting, name: str) -> list[Row]:
-    found: list[Row] = []
-    try:
-        for place, row in formats.json_rows(files.find(name), name):
-            found.append(_row(setting, row, place))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{name}: the gzip file is damaged or cut short ({error}): fetch or write it again") from error
+    found = [_row(setting, row, place) for place, row in formats.json_rows(files.find(name), name)]
     if not found:
         raise ValueError(f"{name}: no rows: expected JSON lines")
     return found

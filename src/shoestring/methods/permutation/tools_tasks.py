@@ -57,8 +57,17 @@ class Task:
     def encode(self) -> tokenizers.Encoder:
         return tokenizers.encoder(self.tokenizer)
 
+    @cached_property
+    def _read(self) -> dict[Row, Sequence[Feature] | Sequence[Choices]]:
+        return {}
+
     def features(self, row: Row) -> Sequence[Feature] | Sequence[Choices]:
         """Of one row: one, but of a question on a long context its windows. Raises ValueError, naming its place."""
+        if row not in self._read:
+            self._read[row] = self._features(row)
+        return self._read[row]
+
+    def _features(self, row: Row) -> Sequence[Feature] | Sequence[Choices]:
         read, length = (self.vocabulary, self.encode), _UNCUT if self.memory else self.length
         try:
             if isinstance(row, Labelled):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import gzip
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,10 +92,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         )
     if formats.suffix(path) != ".jsonl":
         raise ValueError(f"{path}: expected a file that ends in .jsonl or .jsonl.gz")
-    try:
-        yield from formats.json_rows(path, str(path))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f"{path}: the gzip file is damaged or cut short ({error}): fetch or write it again") from error
+    yield from formats.json_rows(path, str(path))
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.5) -> str:
