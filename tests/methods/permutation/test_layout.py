@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import XLNetConfig, XLNetModel
 
 from shoestring.methods.permutation.attention import View
-from shoestring.methods.permutation.layout import Layout, blockwise, distances
+from shoestring.methods.permutation.layout import Layout, blockwise, distances, left_to_right
 from shoestring.methods.permutation.orders import HIDDEN
 
 
@@ -107,6 +107,13 @@ def test_segments_go_along_with_their_rows() -> None:
     assert keys is not None
     assert rows.tolist() == [[5, 6, 7, 8, 5, 7, 5, 7]]
     assert keys.tolist() == [[0, 5, 6, 7, 8, 5, 7]]  # the memory is of the first
+
+
+def test_from_left_to_right() -> None:
+    for tokens in (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3, 4)):
+        rank, sees = left_to_right(tokens)
+        assert rank.tolist() == sees.tolist() == [[0, 1, 2]] * 2
+        assert rank.dtype == torch.int32
 
 
 def test_blocks_see_themselves_and_those_before() -> None:

@@ -16,10 +16,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 from transformers import DataCollatorForPermutationLanguageModeling, PreTrainedTokenizerFast, XLNetLMHeadModel
 
+from shoestring.data.batches import NOT_SCORED
 from shoestring.methods.permutation.configurations import build, configuration
 from shoestring.methods.permutation.memory import Memory
-from shoestring.methods.permutation.objectives import IGNORED, Kind, Pretraining
-from shoestring.methods.permutation.orders import causal, perm_mask, permuted
+from shoestring.methods.permutation.objectives import Kind, Pretraining
+from shoestring.methods.permutation.orders import perm_mask, permuted
 from shoestring.types import Batch
 
 V = 17  # of the models of `pair`
@@ -70,7 +71,7 @@ def nats(logits: Tensor, labels: Tensor) -> float:
     """One by one."""
     total = 0.0
     for scores, label in zip(logits.flatten(0, 1), labels.flatten().tolist(), strict=True):
-        if label != IGNORED:
+        if label != NOT_SCORED:
             total -= (scores[label] - scores.logsumexp(0)).item()
     return total
 
@@ -157,8 +158,7 @@ def test_autoregressive_against_a_square_mask(pair: Callable[..., Any]) -> None:
     theirs, ours = pair(mem_len=None)
     batch = {"input_ids": sequences(3, 9, 9, 1)["input_ids"]}
     found = Pretraining("autoregressive", Memory(ours.config), 9)(ours, batch)
-    order = causal(9)
-    rank, sees = (torch.from_numpy(vector).expand(3, 9) for vector in order)
+    rank = sees = torch.arange(9).expand(3, 9)
     logits = theirs(batch["input_ids"], perm_mask=perm_mask(rank, sees).double()).logits
     assert found.count == 3 * 8
     assert found.total.item() == pytest.approx(nats(logits[:, :-1], batch["input_ids"][:, 1:]), rel=1e-5)
@@ -207,7 +207,7 @@ def test_padded_targets_change_nothing(seed: int, more: int, kind: Kind) -> None
     wider = {
         **batch,
         "targets": nn.functional.pad(batch["targets"], (0, more), value=-1),
-        "labels": nn.functional.pad(batch["labels"], (0, more), value=IGNORED),
+        "labels": nn.functional.pad(batch["labels"], (0, more), value=NOT_SCORED),
     }
     losses = []
     for some in (batch, wider):
@@ -349,7 +349,7 @@ def collated(generator: torch.Generator) -> Iterator[dict[str, Tensor]]:
     while True:
         while not kept or len(kept["labels"]) < ROWS:
             made = collator([{"input_ids": row.tolist()} for row in paired(generator)[0]])
-            chosen = made["labels"] != IGNORED
+            chosen = made["labels"] != NOT_SCORED
             pairs = chosen.view(ROWS, PAIRS, 2)
             good = (chosen.sum(1) == 2) & (pairs.all(2).sum(1) == 1)
             kept = {name: torch.cat([kept[name], made[name][good]] if kept else [made[name][good]]) for name in names}
@@ -365,7 +365,7 @@ def test_the_inputs_of_transformers_collator_cannot_be_learnt_from_the_same_pair
     model = XLNetLMHeadModel(config).train()
     step, told = optimized(model, 1e-2), []
     for batch in islice(collated(torch.Generator().manual_seed(0)), 400):
-        chosen = batch["labels"] != IGNORED
+        chosen = batch["labels"] != NOT_SCORED
         assert (batch["input_ids"][chosen] == PAIRED).all()
         mean = model(**batch).loss
         step(mean)
@@ -400,7 +400,7 @@ def copies(steps: int, memory: int) -> Iterator[Batch]:
             "rank": torch.from_numpy(np.stack([order.rank for order in orders])),
             "sees": torch.from_numpy(np.stack([order.sees for order in orders])),
             "targets": at,
-            "labels": torch.where(torch.from_numpy(again[here])[at], tokens.gather(1, at), IGNORED),
+            "labels": torch.where(torch.from_numpy(again[here])[at], tokens.gather(1, at), NOT_SCORED),
             "context": torch.full((rows,), min(memory, step * BLOCK)),
         }
 

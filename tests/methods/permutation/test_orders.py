@@ -113,19 +113,6 @@ def test_blocks_have_permutations_of_their_own() -> None:
     assert order.rank[:32].tolist() != (order.rank[32:] - 33).tolist()
 
 
-def test_from_left_to_right() -> None:
-    order = orders.causal(3)
-    assert seen(order) == ["...", "x..", "xx."]
-    assert order.rank.dtype == order.sees.dtype == np.int32
-
-
-def test_a_given_order() -> None:
-    order = orders.given([3, 1], 4)
-    assert order.rank.tolist() == [-1, 1, -1, 0]
-    assert order.sees.tolist() == [0, 1, 0, 0]
-    assert orders.given([], 2).rank.tolist() == [-1, -1]
-
-
 def test_the_mask_of_transformers_is_one_where_it_is_blocked() -> None:
     rank, sees = torch.tensor([[-1, 0, HIDDEN]]), torch.tensor([[0, 0, 0]])
     mask = orders.perm_mask(rank, sees)
@@ -154,20 +141,6 @@ def test_order_vectors_that_do_not_fit(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         orders.check(rank, sees, shape)
-
-
-@pytest.mark.parametrize(
-    ("order", "message"),
-    [
-        ([1, 1], "position 1 stands twice in the order"),
-        ([4], "position 4 of a sequence of 4 tokens: expected 0 to 3"),
-        ([-1], "position -1 of a sequence"),
-    ],
-    ids=["twice", "beyond", "negative"],
-)
-def test_a_given_order_is_checked(order: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        orders.given(order, 4)
 
 
 def test_misuse_of_permuted() -> None:

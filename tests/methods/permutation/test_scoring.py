@@ -16,7 +16,6 @@ from transformers import PreTrainedTokenizerFast
 
 from shoestring.data import tokenizers
 from shoestring.methods.permutation.configurations import build, configuration
-from shoestring.methods.permutation.orders import given as order_of
 from shoestring.methods.permutation.scoring import (
     SpanScore,
     causal,
@@ -140,8 +139,8 @@ def test_apart_no_place_is_told_to_another(score: Score, block: int | None, mode
 def test_against_an_order_spelled_out(score: Score, model: Any) -> None:
     ids = torch.randint(V, (3, 7), generator=torch.Generator().manual_seed(0))
     for places in permutations([1, 4, 5]):
-        order = order_of(places, 7)
-        rank, sees = (torch.from_numpy(vector)[None] for vector in order)
+        rank, sees = torch.full((1, 7), -1), torch.zeros(1, 7, dtype=torch.int64)
+        rank[0, [*places]] = sees[0, [*places]] = torch.arange(3)
         extra = {"compensate": 7} if score is compensated else {}
         for row in range(3):
             found = score(model, ids[row : row + 1], at([*places]))[0]

@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.xlnet.modeling_xlnet import XLNetLayer, XLNetModelOutput, XLNetRelativeAttention
 
 from shoestring.methods.permutation.attention import View, attend
-from shoestring.methods.permutation.layout import Layout, Stream, distances
+from shoestring.methods.permutation.layout import Layout, Stream, blockwise, distances, left_to_right
 from shoestring.methods.permutation.orders import HIDDEN, check
 
 _USUAL = ("perm_mask", "target_mapping", "input_mask", "output_attentions")  # of transformers', often passed as None
@@ -136,9 +136,7 @@ class TwoStream(nn.Module):
         if (rank is None) != (sees is None):
             raise ValueError("expected both of rank and sees, or neither")
         if rank is None or sees is None:
-            places = torch.arange(length, device=states.device, dtype=torch.int32).expand(rows, -1)
-            causal = self.config.attn_type == "uni"
-            rank, sees = (places, places) if causal else (torch.full_like(places, -1), torch.zeros_like(places))
+            rank, sees = left_to_right(states) if self.config.attn_type == "uni" else blockwise(states, length)
         check(rank, sees, (rows, length))
         if attention_mask is not None:
             if attention_mask.shape != rank.shape:

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from shoestring.methods.permutation.attention import View
-from shoestring.methods.permutation.orders import HIDDEN, check
+from shoestring.methods.permutation.orders import HIDDEN, INTEGERS, check
 
 Stream = Literal["query", "content"]
-_INTEGERS = (torch.int32, torch.int64)
 
 
 class _Rows(NamedTuple):
@@ -61,7 +60,7 @@ class Layout:
         check(self.rank, self.sees)
         rows, length = self.rank.shape
         targets = self.targets
-        if targets is not None and (targets.dim() != 2 or len(targets) != rows or targets.dtype not in _INTEGERS):
+        if targets is not None and (targets.dim() != 2 or len(targets) != rows or targets.dtype not in INTEGERS):
             raise ValueError(f"targets are {targets.dtype} {tuple(targets.shape)}: expected integers ({rows}, P)")
         if self.stream not in get_args(Stream):
             raise ValueError(f"stream is {self.stream!r}: expected one of {', '.join(get_args(Stream))}")
@@ -162,8 +161,14 @@ class Layout:
 def blockwise(tokens: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """rank and sees (B, S) int32 where each block of positions sees itself and those before it, and no later one."""
     places = torch.arange(tokens.shape[1], device=tokens.device)
-    sees = (torch.div(places, block, rounding_mode="floor") * (block + 1)).to(torch.int32).expand_as(tokens)
+    sees = (torch.div(places, block, rounding_mode="floor") * (block + 1)).to(torch.int32).expand(tokens.shape[:2])
     return sees - 1, sees
+
+
+def left_to_right(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """rank and sees (B, S) int32 where each position sees those before it, and its content itself besides."""
+    places = torch.arange(tokens.shape[1], device=tokens.device, dtype=torch.int32).expand(tokens.shape[:2])
+    return places, places
 
 
 def distances(width: int, length: int, memory: int, backward: bool, clamp: int, device: torch.device) -> Tensor:

@@ -7,12 +7,12 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from shoestring.methods.permutation.layout import blockwise
+from shoestring.data.batches import NOT_SCORED
+from shoestring.methods.permutation.layout import blockwise, left_to_right
 from shoestring.methods.permutation.memory import Memory
 from shoestring.types import Batch, Loss
 
 Kind = Literal["permutation", "mpnet", "masked", "autoregressive"]
-IGNORED = -100
 OBJECTIVE = "pretraining_objective"  # the field of a configuration that says which one a model learnt
 _SWAPPED, _KEPT = 0.1, 0.1  # of the masked positions: Devlin et al. 2019 (BERT), section 3.1
 
@@ -52,9 +52,9 @@ class Pretraining:
         if self.memory.length:
             given |= {"mems": self.memory.before(inputs), "context": batch["context"], "use_mems": True}
         if self.kind == "autoregressive":
-            places = torch.arange(inputs.shape[1], device=inputs.device, dtype=torch.int32).expand_as(inputs)
-            given |= {"input_ids": inputs, "rank": places, "sees": places}
-            labels = nn.functional.pad(inputs[:, 1:], (0, 1), value=IGNORED)
+            rank, sees = left_to_right(inputs)
+            given |= {"input_ids": inputs, "rank": rank, "sees": sees}
+            labels = nn.functional.pad(inputs[:, 1:], (0, 1), value=NOT_SCORED)
         elif self.kind == "masked":
             given |= self._masked(inputs, batch["targets"])
         else:
@@ -65,8 +65,8 @@ class Pretraining:
             self.memory.keep(list(found.mems))
         assert labels is not None
         flat = found.logits.reshape(-1, found.logits.shape[-1]).float()
-        total = nn.functional.cross_entropy(flat, labels.reshape(-1), ignore_index=IGNORED, reduction="sum")
-        return Loss(total, int((labels != IGNORED).sum()), inputs.numel())
+        total = nn.functional.cross_entropy(flat, labels.reshape(-1), ignore_index=NOT_SCORED, reduction="sum")
+        return Loss(total, int((labels != NOT_SCORED).sum()), inputs.numel())
 
     def _block(self, inputs: Tensor) -> int:
         return self.block if self.memory.length else inputs.shape[1]

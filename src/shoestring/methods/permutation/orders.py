@@ -16,7 +16,6 @@ A later block of the same sequence is raised above the earlier ones: it sees all
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 HIDDEN = 1 << 30
-_INTEGERS = (torch.int32, torch.int64)
+INTEGERS = (torch.int32, torch.int64)
 
 
 class Order(NamedTuple):
@@ -65,27 +64,6 @@ def permuted(
     return Order(rank.astype(np.int32), sees.astype(np.int32))
 
 
-def causal(length: int) -> Order:
-    """From left to right: each token is predicted from those before it."""
-    places = np.arange(length, dtype=np.int32)
-    return Order(places, places.copy())
-
-
-def given(order: Sequence[int], length: int) -> Order:
-    """The positions named are predicted, in that order, and all others are context.
-
-    Raises ValueError where a position is named twice or lies outside 0 to length - 1.
-    """
-    rank, sees = np.full(length, -1, dtype=np.int32), np.zeros(length, dtype=np.int32)
-    for place, position in enumerate(order):
-        if not 0 <= position < length:
-            raise ValueError(f"position {position} of a sequence of {length} tokens: expected 0 to {length - 1}")
-        if rank[position] >= 0:
-            raise ValueError(f"position {position} stands twice in the order: expected each once")
-        rank[position] = sees[position] = place
-    return Order(rank, sees)
-
-
 def perm_mask(rank: Tensor, sees: Tensor) -> Tensor:
     """(B, S, S) float of (B, S) order vectors: 1 where row i may not see token j, as transformers' XLNet wants it."""
     check(rank, sees)
@@ -98,7 +76,7 @@ def check(rank: Tensor, sees: Tensor, shape: tuple[int, int] | None = None) -> N
     Looks at no value, so that nothing waits for a GPU.
     """
     for name, vector in (("rank", rank), ("sees", sees)):
-        if vector.dtype not in _INTEGERS:
+        if vector.dtype not in INTEGERS:
             raise ValueError(f"{name} is of {vector.dtype}: expected int32 or int64")
         if vector.dim() != 2:
             raise ValueError(f"{name} is of shape {tuple(vector.shape)}: expected (rows, tokens)")

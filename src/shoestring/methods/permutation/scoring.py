@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from shoestring.methods.permutation.layout import blockwise
+from shoestring.methods.permutation.layout import blockwise, left_to_right
 from shoestring.methods.permutation.objectives import OBJECTIVE
 from shoestring.methods.permutation.orders import HIDDEN
 from shoestring.models.modes import evaluating
@@ -76,8 +76,8 @@ def causal(model: nn.Module, input_ids: Tensor, places: Tensor, block: int | Non
 
     places  ascending and not the first; `block` means nothing here
     """
-    rank = torch.arange(input_ids.shape[1], device=input_ids.device, dtype=torch.int32).expand_as(input_ids)
-    given = {**_PLAIN, "rank": rank, "sees": rank, "targets": places - 1, "stream": "content"}
+    rank, sees = left_to_right(input_ids)
+    given = {**_PLAIN, "rank": rank, "sees": sees, "targets": places - 1, "stream": "content"}
     return _of(model(input_ids, **given, **(past or {})).logits, input_ids, places)
 
 
@@ -89,9 +89,7 @@ def memories(model: nn.Module, before: Tensor, step: int, causal: bool = False) 
     """
     mems: list[Tensor] | None = None
     for part in torch.split(before, step, dim=1):
-        rank, sees = blockwise(part, part.shape[1])
-        if causal:
-            rank = sees = torch.arange(part.shape[1], device=part.device, dtype=torch.int32).expand_as(part)
+        rank, sees = left_to_right(part) if causal else blockwise(part, part.shape[1])
         given = {**_PLAIN, "use_mems": True, "rank": rank, "sees": sees, "mems": mems}
         # of the head nothing is wanted: one place is enough
         first = torch.zeros_like(part[:, :1])
