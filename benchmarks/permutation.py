@@ -7,8 +7,8 @@ segments, all of the memory seen), by three ways:
 
     transformers   its XLNet, with the mask and the one-hot mapping that it wants
     two streams    ours
-    one stream     ours without the query stream, each token given all others: what two streams are to be held against;
-                   the ideal is 1 + 1 / part, were its last layer whole
+    one stream     ours without the query stream, in the same two blocks: what two streams are to be held against; the
+                   ideal is 1 + 1 / part, were its last layer whole
 and of the content stream alone, as in fine-tuning, by transformers and by ours. Outputs and gradients are compared
 before anything is timed, and a difference voids the run. Tokens a second are of the input, from the median of
 interleaved rounds that begin with another way each; ratios are round by round. Activations are what autograd keeps for
@@ -37,6 +37,7 @@ from shoestring.cost.ledger import peak_bytes, reset_peak_bytes
 from shoestring.evaluate.facts import gather
 from shoestring.methods.permutation.configurations import configuration
 from shoestring.methods.permutation.convert import from_transformers
+from shoestring.methods.permutation.layout import blockwise
 from shoestring.methods.permutation.orders import perm_mask, permuted
 
 THEIRS, OURS, ONE = "transformers", "two streams", "one stream"
@@ -133,10 +134,13 @@ def calls(theirs: Any, ours: Any, given: dict[str, Any]) -> dict[str, Callable[[
     dense = {"perm_mask": perm_mask(given["rank"], given["sees"]), "target_mapping": mapping}
     order = {key: given[key] for key in ("rank", "sees", "targets")}
     labels, read = given["labels"], given["read"]
+    rank, sees = blockwise(given["input_ids"], given["input_ids"].shape[1] // 2)
     return {
         THEIRS: lambda: theirs(**shared, **dense, labels=labels).loss,
         OURS: lambda: ours(**shared, **order, labels=labels).loss,
-        ONE: lambda: ours(**shared, targets=given["targets"], stream="content", labels=labels).loss,
+        ONE: lambda: (
+            ours(**shared, rank=rank, sees=sees, targets=given["targets"], stream="content", labels=labels).loss
+        ),
         CONTENT_THEIRS: lambda: (theirs.transformer(**shared)[0] * read).mean(),
         CONTENT_OURS: lambda: (ours.transformer(**shared)[0] * read).mean(),
     }

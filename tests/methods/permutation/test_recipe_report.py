@@ -173,12 +173,14 @@ def test_what_is_taught_and_scored_alike(simple: Report) -> None:
 
 
 def test_rates_steps_and_flops_are_told(simple: Report) -> None:
-    (note,) = notes(simple, "Learning rates")
+    (note,) = notes(report("r", outcomes(), chosen(), ground(rates=(1e-4, 1e-3))), "Learning rates")
     assert note == (
         "Learning rates, chosen on dev for each arm, which is in no row's cost, and steps, at equal FLOPs: "
         "permutation 0.001 for 1,000 steps; "
         "masked 0.001 for 6,000 steps; autoregressive 0.001 for 8,000 steps."
     )
+    (note,) = notes(simple, "All arms have the learning rate 0.001: none was chosen here.")
+    assert note.endswith("Steps, at equal FLOPs: permutation 1,000; masked 6,000; autoregressive 8,000.")
     (note,) = notes(simple, "FLOPs of a step")
     assert note == "FLOPs of a step: permutation 1.00 G; masked 6.00 G; autoregressive 8.00 G."
 
@@ -222,7 +224,7 @@ def test_an_arm_of_which_a_run_diverged_is_left_out_and_named() -> None:
     made = report("r", found, chosen(), ground())
     assert [row.name for row in made.rows] == ["permutation", "masked"]
     assert made.notes[-1] == "autoregressive is left out, a run diverged (step 3: the loss is nan)."
-    assert all("autoregressive" not in note for note in notes(made, "Learning rates"))
+    assert all("autoregressive" not in note for note in notes(made, "All arms have"))
     assert {point.row for point in made.points} == {"permutation", "masked"}
 
 

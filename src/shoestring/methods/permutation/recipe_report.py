@@ -77,10 +77,14 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
     )
     if PLAIN in found:
         yield f"{PLAIN} and {MASKED} alone are taught and scored in one setting, but for how many tokens are predicted."
-    rates = "; ".join(f"{arm} {chosen.rates[arm]:g} for {chosen.steps[arm]:,} steps" for arm in found)
-    chose = "Learning rates, chosen on dev for each arm, which is in no row's cost, and steps, at equal FLOPs"
-    yield f"{chose}: {rates}."
     tried = ground.recipe.tuning.learning_rates
+    if len(tried) > 1:
+        rates = "; ".join(f"{arm} {chosen.rates[arm]:g} for {chosen.steps[arm]:,} steps" for arm in found)
+        chose = "Learning rates, chosen on dev for each arm, which is in no row's cost, and steps, at equal FLOPs"
+        yield f"{chose}: {rates}."
+    else:
+        steps = "; ".join(f"{arm} {chosen.steps[arm]:,}" for arm in found)
+        yield f"All arms have the learning rate {tried[0]:g}: none was chosen here. Steps, at equal FLOPs: {steps}."
     ends = [arm for arm in found if chosen.rates[arm] in (min(tried), max(tried)) and len(tried) > 1]
     if ends:
         yield f"At the end of the rates tried, so that a better one may lie beyond: {', '.join(ends)}."
