@@ -185,6 +185,16 @@ def test_rates_steps_and_flops_are_told(simple: Report) -> None:
     assert note == "FLOPs of a step: permutation 1.00 G; masked 6.00 G; autoregressive 8.00 G."
 
 
+def test_what_is_apart_is_told_by_seed() -> None:
+    arms = {**NATS, PLAIN: [14.0, 13.0], "permutation, no memory": [9.0, 11.5]}
+    found = report("r", outcomes(arms), chosen(), ground())
+    assert [note for note in found.notes if "nats a span more" in note] == [
+        "permutation, nats a span more, paired by seed: -2.0 ± 1.4 to masked; -4.5 ± 0.7 to autoregressive.",
+        "permutation, plain, nats a span more, paired by seed: 0.5 ± 0.7 to masked; -2.0 ± 1.4 to autoregressive.",
+        "permutation, no memory, nats a span more, paired by seed: -0.8 ± 0.4 to permutation.",
+    ]
+
+
 def test_what_telling_a_span_at_once_saves(simple: Report) -> None:
     gains = [note for note in simple.notes if "telling a span as one event saves" in note]
     assert [note.split(":")[0] for note in gains] == ["permutation", "masked"]

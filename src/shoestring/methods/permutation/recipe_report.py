@@ -12,7 +12,7 @@ from shoestring.methods.permutation.recipe_ground import Ground
 from shoestring.methods.permutation.recipe_held import APART, CLOZE, JOINT, REMEMBERED
 from shoestring.methods.permutation.recipe_plan import Plan
 from shoestring.methods.permutation.recipe_pretrain import Job, Outcome
-from shoestring.methods.permutation.recipe_schema import MASKED, PERMUTATION, PLAIN
+from shoestring.methods.permutation.recipe_schema import ARMS, MASKED, PERMUTATION, PLAIN
 
 DEV = f"dev {JOINT}"
 
@@ -88,6 +88,7 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
     ends = [arm for arm in found if chosen.rates[arm] in (min(tried), max(tried)) and len(tried) > 1]
     if ends:
         yield f"At the end of the rates tried, so that a better one may lie beyond: {', '.join(ends)}."
+    yield from _apart(found)
     for arm, some in found.items():
         gains = [
             one.points[-1]["test"][APART] - one.points[-1]["test"][JOINT]
@@ -102,3 +103,17 @@ def _told(found: Mapping[str, list[tuple[Job, Outcome]]], chosen: Plan, ground: 
         said = "; ".join(f"{task} {', '.join(f'{rate:g}' for rate in rates)}" for task, rates in used.items())
         yield f"Fine-tuning took the rate that was best on dev, run by run: {said}. Its cost is in no row."
     yield f"FLOPs of a step: {'; '.join(f'{arm} {number(chosen.flops[arm] / 1e9)} G' for arm in found)}."
+
+
+def _apart(found: Mapping[str, list[tuple[Job, Outcome]]]) -> Iterator[str]:
+    """How far the method is from its twins, and what was taken from it from the whole."""
+    ends = {arm: {job.seed: float(one.points[-1]["test"][JOINT]) for job, one in some} for arm, some in found.items()}
+    twins = [arm for arm in found if not ARMS[arm].method]
+    for arm in found:
+        if ARMS[arm].method:
+            others = twins if arm in (PERMUTATION, PLAIN) else [PERMUTATION]
+            less = [
+                (other, Score.of(ends[arm][seed] - value for seed, value in ends[other].items())) for other in others
+            ]
+            told = "; ".join(f"{plus_minus(by)} to {other}" for other, by in less)
+            yield f"{arm}, {JOINT} more, paired by seed: {told}."
