@@ -393,11 +393,16 @@ def test_a_step_of_two_streams_is_measured_beside_transformers(two_streams, monk
     rows = json.loads(kept.read_text())["rows"]
     assert {row["precision"] for row in rows} == {"fp32", "bf16"}
     for precision in ("fp32", "bf16"):
-        found = {row["way"]: row for row in rows if row["precision"] == precision}
-        assert set(found) == {"transformers", "two streams", "one stream", "transformers, content", "content"}
-        assert found["transformers"]["speed / transformers"] == found["transformers"]["activations / transformers"] == 1
-        assert 0 < found["two streams"]["activations / transformers"] < 1
+        found = {row["step"]: row for row in rows if row["precision"] == precision}
+        assert set(found) == {"two streams", "content"}
+        for row in found.values():
+            assert row["activations"] == pytest.approx(
+                row["ours, activation MB"] / row["transformers, activation MB"], rel=0.3
+            )
+            assert min(row["transformers, tokens/s"], row["ours, tokens/s"], row["speed"]) > 0
+        assert 0 < found["two streams"]["activations"] < 1
         assert found["two streams"]["time / one stream"] > 0
+        assert found["content"]["time / one stream"] is None
     assert "xlnet-tiny, 16 tokens, fp32, dropout 0.0:" in capsys.readouterr().out
 
 
