@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -30,6 +31,25 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # tests compare tensors of th
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "SHOESTRING_TRACEBACK"):
     os.environ.pop(name, None)
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+    """`shoestring …` in this process: command(words…, columns=200) returns code, out and err."""
+    from shoestring import __main__ as door
+
+    def called(*words: Any, columns: int = 200) -> SimpleNamespace:
+        monkeypatch.setattr(sys, "argv", ["shoestring", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", str(columns))
+        capsys.readouterr()  # what was shown before
+        code = 0
+        try:
+            door.main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
+
+    return called
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 
 import shoestring
-from shoestring import __main__ as door
 from shoestring import rooms
 from shoestring.cost import Cost
 from shoestring.evaluate import report as reports
@@ -29,20 +28,9 @@ def shell(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+def call(command: Call) -> Call:
     """The command line in this process: returns code, out and err."""
-
-    def called(*arguments: str) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["shoestring", *arguments])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            door.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return called
+    return command
 
 
 def finished(folder: Path, loss: float = 1.0) -> Path:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, XLNetConfig, XLNetLMHeadModel
 
-from shoestring import __main__ as door
 from shoestring.methods.permutation.convert import from_transformers
 
 
@@ -85,18 +84,6 @@ def ordered() -> Callable[..., Ordered]:
 
 
 @pytest.fixture
-def tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+def tool(command: Callable[..., SimpleNamespace]) -> Callable[..., SimpleNamespace]:
     """`shoestring permutation …` in this process: tool(words…, columns=200) returns code, out and err."""
-
-    def called(*words: Any, columns: int = 200) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["shoestring", "permutation", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", str(columns))
-        capsys.readouterr()  # what was shown before
-        code = 0
-        try:
-            door.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return called
+    return partial(command, "permutation")

@@ -94,6 +94,7 @@ def test_weights_of_torchs_own_kind_and_a_tokenizer(call, tmp_path):
     done = call(tmp_path / "from", "--out", tmp_path / "to", "--dtype", "bfloat16")
     assert done.code == 0, done.err
     assert "in bfloat16\n" in done.out
+    assert "say .to(torch.bfloat16) of what is loaded" in done.out
     loaded = XLNetLMHeadModel.from_pretrained(tmp_path / "to").to(torch.bfloat16)
     assert same(loaded, model.to(torch.bfloat16))
     assert {weight.dtype for weight in load_file(tmp_path / "to" / "model.safetensors").values()} == {torch.bfloat16}

@@ -95,8 +95,10 @@ def test_a_model_comes_of_it_that_transformers_loads(pretrain, tmp_path, monkeyp
     assert not any(found.values())
     assert (model.config.mem_len, model.config.reuse_len) == (12, 8)
     tokenizer = AutoTokenizer.from_pretrained(out / "model")
-    ids = torch.tensor([tokenizer("the cat sat")["input_ids"]])
-    assert model(ids).logits.shape == (1, 11, 260)
+    found = tokenizer("the cat sat")
+    assert found["input_ids"][-2:] == [tokenizer.sep_token_id, tokenizer.cls_token_id], "as it is read in fine-tuning"
+    assert (tokenizer.padding_side, found["token_type_ids"][-1]) == ("left", 2)
+    assert model(torch.tensor([found["input_ids"]])).logits.shape == (1, 13, 260)
     ledger = json.loads((out / "ledger.json").read_text())
     assert ledger["train"]["tokens"] == 40 * 4 * 16
     assert ledger["train"]["flops"] > 0

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from shoestring import __main__ as door
-
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., SimpleNamespace]:
+def call(command: Callable[..., SimpleNamespace]) -> Callable[..., SimpleNamespace]:
     """`shoestring rationale …` in this process: returns code, out and err."""
-
-    def called(*words: Any) -> SimpleNamespace:
-        monkeypatch.setattr(sys, "argv", ["shoestring", "rationale", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            door.main()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        return SimpleNamespace(code=code, **capsys.readouterr()._asdict())
-
-    return called
+    return partial(command, "rationale")
 
 
 @pytest.fixture

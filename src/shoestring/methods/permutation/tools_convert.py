@@ -36,3 +36,8 @@ def convert(model: _Model, out: _Out, dtype: _Dtype = None) -> None:
     found = tools_converted.converted(model, out, None if dtype is None else dtype.value)
     typer.echo(f"largest difference: {found.difference:.2g} in {found.what}, of magnitudes up to {found.largest:.2g}")
     typer.echo(f"{out}: {found.kind}, {found.parameters:,} parameters in {found.dtype}{found.left_out}")
+    if found.dtype != "float32":
+        typer.echo(
+            "transformers loads some weights of any XLNet as float32, and its own body then fails: load with "
+            f"dtype=torch.float32, or say .to(torch.{found.dtype}) of what is loaded"
+        )

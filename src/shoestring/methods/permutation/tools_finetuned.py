@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from shoestring import files, runtime
 from shoestring.cost import Cost, Ledger, spent
@@ -30,6 +30,7 @@ from shoestring.methods.permutation.tools_finetune_setting import Setting
 from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, save, tell
 from shoestring.methods.permutation.tools_rows import Asked, Rows, read
 from shoestring.methods.permutation.tools_tasks import METRICS, Task, learnt
+from shoestring.methods.permutation.vocabulary import asking
 from shoestring.models import folders
 from shoestring.train import checkpoint, optim
 from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
@@ -183,7 +184,7 @@ def _go(ground: Ground, folder: Path, show: Show) -> Outcome:
         test = task.scores(run.model, ground.rows.test, setting.batch) if ground.rows.test else {}
     assert isinstance(run.model, PreTrainedModel)
     with ledger.phase(SAVE):
-        save(run.model, asked(task.tokenizer), ground.out / "model")
+        save(run.model, asking(task.tokenizer), ground.out / "model")
     return Outcome(watch.points, watch.best, test, rate, ledger.state_dict())
 
 
@@ -215,26 +216,6 @@ class Watch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.points, self.best, self.weights = list(state["points"]), int(state["best"]), dict(state["weights"])
-
-
-def asked(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
-    """A tokenizer that gives texts as the model was taught to read them: separators and class token behind, padding
-    before. XLNet's own does so already."""
-    if tokenizer("a")["input_ids"][-1] == tokenizer.cls_token_id:
-        return tokenizer
-    from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
-
-    sep, cls = tokenizer.sep_token, tokenizer.cls_token
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.post_processor = TemplateProcessing(
-        single=f"$A:0 {sep}:0 {cls}:2",
-        pair=f"$A:0 {sep}:0 $B:1 {sep}:1 {cls}:2",
-        special_tokens=[(sep, tokenizer.sep_token_id), (cls, tokenizer.cls_token_id)],
-    )
-    names = ["input_ids", "token_type_ids", "attention_mask"]
-    given = {**tokenizer.special_tokens_map, "padding_side": "left", "model_input_names": names}
-    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **given)
 
 
 def _laid_out(ground: Ground, found: Outcome, facts: dict[str, str]) -> Report:

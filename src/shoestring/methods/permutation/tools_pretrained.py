@@ -21,6 +21,7 @@ from shoestring.evaluate.scores import Point, Report, Row, Score
 from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, tell
 from shoestring.methods.permutation.tools_pretrain_ground import Ground, prepare
 from shoestring.methods.permutation.tools_pretrain_setting import Setting
+from shoestring.methods.permutation.vocabulary import asking
 from shoestring.models import pretrained
 from shoestring.runtime import unwrap
 from shoestring.train import checkpoint, optim
@@ -110,7 +111,9 @@ def _go(ground: Ground, folder: Path, show: Show) -> Outcome:
     finally:
         log.close()
     with ledger.phase(SAVE):
-        pretrained.save(run.model, ground.tokenizer, ground.out / "model")
+        # a model that writes on from a text wants none of the special tokens behind it
+        tokenizer = ground.tokenizer if setting.objective == "autoregressive" else asking(ground.tokenizer)
+        pretrained.save(run.model, tokenizer, ground.out / "model")
     return Outcome(watch.points, ledger.state_dict())
 
 

@@ -186,3 +186,24 @@ def _pieces(path: Path) -> int:
     if model.trainer_spec.model_type != _UNIGRAM:
         raise ValueError(f"{path}: a SentencePiece model of another kind: expected one trained by model_type=unigram")
     return len(model.pieces)
+
+
+def asking(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """A copy that gives a text or a pair as an XLNet is fine-tuned to read it: separators and class token behind,
+    padding before. XLNet's own does so already, and is given back."""
+    if tokenizer("a")["input_ids"][-1] == tokenizer.cls_token_id:
+        return tokenizer
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+    from transformers import PreTrainedTokenizerFast
+
+    sep, cls = tokenizer.sep_token, tokenizer.cls_token
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = TemplateProcessing(
+        single=f"$A:0 {sep}:0 {cls}:2",
+        pair=f"$A:0 {sep}:0 $B:1 {sep}:1 {cls}:2",
+        special_tokens=[(sep, tokenizer.sep_token_id), (cls, tokenizer.cls_token_id)],
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    given = {**tokenizer.special_tokens_map, "padding_side": "left", "model_input_names": names}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False, **given)
