@@ -166,7 +166,8 @@ def main() -> None:
     except (ValueError, OSError, ModuleNotFoundError) as error:
         if os.environ.get("SHOESTRING_TRACEBACK"):
             raise
-        _stop(" ".join(str(error).split()), 2)
+        told = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
+        _stop(" ".join(told.split()), 2)
 
 
 @contextmanager

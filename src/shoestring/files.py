@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,12 @@ def find(name: str) -> Path:
     if not (Path(shelf) / name).exists():
         raise ValueError(f"{name}: no such file, nor in SHOESTRING_DATA={shelf}: give its path")
     return Path(shelf) / name
+
+
+def spelled(name: str, names: Container[str] = ()) -> str:
+    """A path in its plainest spelling: `w/` and `./w` are `w`, unless that is one of the names that mean another."""
+    plain = str(Path(name)) if name else name
+    return name if plain in names else plain
 
 
 def begun_on(out: Path, data: Mapping[str, str]) -> None:

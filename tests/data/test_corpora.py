@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.data.corpora import documents, fingerprint, located
+from shoestring.data.corpora import documents, fingerprint, gathered, located
 from shoestring.data.splits import SPLITS
 
 DATA = Path(os.environ.get("SHOESTRING_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -55,6 +55,39 @@ def test_identical_texts_stay_on_one_side_whatever_file_holds_them(tmp_path):
     parts = [texts(tmp_path, split) for split in SPLITS]
     assert [sorted(part) for part in parts] == [sorted([*set(part), *set(part)]) for part in parts]
     assert sum(len(set(part)) for part in parts) == 400
+
+
+def test_several_sources_are_read_as_a_folder_of_them_all(tmp_path):
+    for name in ("a", "b_train", "c_dev", "d_test"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    for split in SPLITS:
+        one = [document.text for document in gathered(paths, split)]
+        assert one == texts(tmp_path, split)
+        assert [document.text for document in gathered([*paths, "python"], split)] == [*texts("python", split), *one]
+    apart = [paths[1], paths[2], str(tmp_path / "d_{split}.txt")]
+    assert [[document.text for document in gathered(apart, split)] for split in SPLITS] == [
+        ["b_train"],
+        ["c_dev"],
+        ["d_test"],
+    ]
+    assert [document.text for document in gathered(paths[1:2], "train")] == texts(paths[1], "train")
+
+
+def test_of_several_sources_none_needs_a_dev_part_of_its_own(tmp_path):
+    for number in range(60):
+        (tmp_path / f"{number}.txt").write_text(f"{number}")
+    paths = [str(path) for path in sorted(tmp_path.iterdir())]
+    parts = [{document.text for document in gathered(paths, split)} for split in SPLITS]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 60
+    assert min(map(len, parts)) > 0
+    with pytest.raises(ValueError, match=r"0\.txt, .*1\.txt, .*10\.txt and 1 more: no dev text: where no file"):
+        list(gathered(paths[:4], "dev"))
+    rows(tmp_path / "a.jsonl", 400)
+    (tmp_path / "b.jsonl").write_text('{"body": "x"}\n' * 3)
+    assert len(list(gathered([str(tmp_path / "a.jsonl")], "dev", text_field="text"))) > 0
+    with pytest.raises(ValueError, match=r"b\.jsonl:1: no field 'text'; it has 'body'"):
+        list(gathered([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")], "dev"))
 
 
 def test_a_megabyte_of_plain_text_fills_each_split(tmp_path):
@@ -182,8 +215,8 @@ def unknown_suffix(path):
         (lambda path: path / "absent_{split}.txt", r"no file there: {split} was tried as train, training, dev"),
         (lambda path: path, r"no text in this folder: expected files ending in \.txt, \.jsonl, \.parquet"),
         (empty_file, r"a\.txt: the file is empty"),
-        (blank_file, r"no dev text: give more text, or files named"),
-        (one_line, r"a\.txt: no dev text: give more text, or files named"),
+        (blank_file, r"no dev text: where no file is named after"),
+        (one_line, r"a\.txt: no dev text: where no file is named after"),
         (unknown_suffix, r"a\.docx: unknown kind of file: expected \.txt, \.jsonl, \.parquet, each also with \.gz"),
         (lambda path: "hf:", r"names no data set: expected hf:NAME"),
     ],

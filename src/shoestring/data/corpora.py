@@ -7,16 +7,18 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
+from typing import TypeAlias
 
 from shoestring import files
 from shoestring.data import formats, hub, python_library
 from shoestring.data.splits import SPLITS, WORDS, Document, Split, choose, named_split, without_split
 
-__all__ = ["Document", "Split", "documents", "fingerprint", "located", "whole"]
+__all__ = ["Document", "Split", "documents", "fingerprint", "gathered", "located", "whole"]
 
 BUILT_IN = "python"
 HUB_PREFIX = "hf:"
 _PLACEHOLDER = "{split}"
+_File: TypeAlias = tuple[Path, str, Split | None]
 CUT = 1  # raise it whenever the same source would be cut or split in another way: packed copies are then made anew
 
 
@@ -46,10 +48,32 @@ def documents(
         if domains is None or document.domain in domains:
             yield document
     if not seen:
-        raise ValueError(f"{source}: no {split} text: give more text, or files named after train, dev and test")
+        raise _nothing(source, split)
     if missing := set(domains or seen) - seen:
         wanted, there = ", ".join(sorted(missing)), ", ".join(sorted(seen))
         raise ValueError(f"{source}: no {split} text in the domain {wanted}; it has {there}")
+
+
+def gathered(sources: Sequence[str], split: Split, text_field: str = "text") -> Iterator[Document]:
+    """The documents of one split of several sources, one after the other; of one, `documents`.
+
+    Files and folders among several are read as a folder of them all would be: names that say train, dev or test hold
+    for all, and no file needs a dev part of its own. Raises ValueError as `documents`.
+    """
+    if len(sources) == 1:
+        yield from documents(sources[0], split, text_field=text_field)
+        return
+    paths = [source for source in sources if _is_path(source)]
+    for source in sources:
+        if source not in paths:
+            yield from documents(source, split, text_field=text_field)
+    files = list(chain.from_iterable(map(_named, paths)))
+    there = False
+    for document in _cut(files, split, text_field):
+        there = True
+        yield document
+    if files and not there:
+        raise _nothing(", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else ""), split)
 
 
 def whole(source: str, text_field: str = "text") -> Iterator[Document]:
@@ -60,7 +84,7 @@ def whole(source: str, text_field: str = "text") -> Iterator[Document]:
 
 def located(name: str) -> str:
     """A source of `documents`, by path or by name in the folder SHOESTRING_DATA. Raises ValueError where it is none."""
-    if name == BUILT_IN or name.startswith(HUB_PREFIX):
+    if not _is_path(name):
         return name
     if _PLACEHOLDER in name:  # no file has that name: its folder is looked for
         folder = next(above for above in Path(name).parents if _PLACEHOLDER not in str(above))
@@ -95,11 +119,26 @@ def _every(source: str, split: Split, text_field: str) -> Iterator[Document]:
     elif source.startswith(HUB_PREFIX):
         yield from hub.read(*_hub_name(source), split, text_field)
     else:
-        files = _files(source)
-        rules = choose(split, {named for _, _, named in files if named is not None})
-        for path, name, named in files:
-            if named in rules:
-                yield from formats.read(path, name, _domain(name), rules[named], text_field)
+        yield from _cut(_files(source), split, text_field)
+
+
+def _cut(files: Sequence[_File], split: Split, text_field: str) -> Iterator[Document]:
+    rules = choose(split, {named for _, _, named in files if named is not None})
+    for path, name, named in files:
+        if named in rules:
+            yield from formats.read(path, name, _domain(name), rules[named], text_field)
+
+
+def _nothing(source: str, split: Split) -> ValueError:
+    return ValueError(
+        f"{source}: no {split} text: where no file is named after train, dev or test, a twentieth is held out for each "
+        "of dev and test, row by row, or of plain text block by block (4 KB, to a blank line, or 64 KB), by a hash of "
+        "it: give more text, or such files"
+    )
+
+
+def _is_path(source: str) -> bool:
+    return source != BUILT_IN and not source.startswith(HUB_PREFIX)
 
 
 def _hub_name(source: str) -> tuple[str, str | None]:
@@ -109,10 +148,15 @@ def _hub_name(source: str) -> tuple[str, str | None]:
     return name, config or None
 
 
-def _files(source: str) -> list[tuple[Path, str, Split | None]]:
+def _named(source: str) -> list[_File]:
+    """The files of a source, one among others: what a file's name says of its split holds, though it is one alone."""
+    return [(path, name, named or named_split(name)) for path, name, named in _files(source)]
+
+
+def _files(source: str) -> list[_File]:
     """The files of a source: path, name for people and fingerprints, and the split that the name states."""
     if _PLACEHOLDER in source:
-        found: list[tuple[Path, str, Split | None]] = [
+        found: list[_File] = [
             (path, path.name, split)
             for split, words in WORDS.items()
             for path in _placed(source, words)
@@ -138,7 +182,7 @@ def _placed(source: str, words: tuple[str, ...]) -> list[Path]:
     return [Path(source.replace(_PLACEHOLDER, word)).expanduser() for word in words]
 
 
-def _folder(folder: Path) -> list[tuple[Path, str, Split | None]]:
+def _folder(folder: Path) -> list[_File]:
     """The files of a known format below a folder, sorted; those whose names start with a dot are left out."""
     found = []
     for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):

@@ -86,9 +86,14 @@ def _unbroken(sentence: str) -> str:
 
 
 def _quality(report: Report) -> Picture:
-    says = f"The final {report.metric} of each row, mean ± standard deviation over seeds, against what one run costs. "
+    says = f"The final {report.metric} of each row, {_over(report)}, against what one run costs. "
     says += "Lower is better." if report.lower_is_better else "Higher is better."
     return _picture("Quality against cost", says, *(pictures.quality(report, style) for style in (WIDE, NARROW)))
+
+
+def _over(report: Report) -> str:
+    several = any(row.scores[report.metric].n > 1 for row in report.rows if report.metric in row.scores)
+    return "mean ± standard deviation over seeds" if several else "of one seed"
 
 
 def _curves(report: Report) -> list[Picture]:
@@ -98,7 +103,7 @@ def _curves(report: Report) -> list[Picture]:
     for axis, word in {"step": "steps", "flops": "FLOPs", "seconds": "seconds"}.items():
         if not any(getattr(point, axis) for point in report.points):
             continue
-        says = f"The {report.metric} of each row against {word}: mean ± standard deviation over seeds, twins dashed."
+        says = f"The {report.metric} of each row against {word}: {_over(report)}, twins dashed."
         drawn = (pictures.curves(report, axis, style) for style in (WIDE, NARROW))
         found.append(_picture(f"Against {word}", says, *drawn))
     return found

@@ -146,11 +146,14 @@ def _opened(folder: Path, place: Path, source: dict[str, str]) -> PreTrainedToke
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Reading and writing on this machine shows no bars of transformers' own, nor advice on heads."""
+    """Reading and writing on this machine shows no bars of transformers' own, nor advice on heads, nor its table of
+    weights that a folder lacks or has in another shape: whoever reads raises an error then."""
     from transformers.utils import logging as shown
 
     def wanted(record: logging.LogRecord) -> bool:
-        return "The tied weights mapping" not in str(record.msg)
+        told = str(record.msg)
+        lacking = "LOAD REPORT" in told and ("MISSING" in told or "MISMATCH" in told)
+        return not lacking and "The tied weights mapping" not in told
 
     logger = logging.getLogger("transformers.modeling_utils")
     bars = shown.is_progress_bar_enabled()

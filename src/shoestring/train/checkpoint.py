@@ -124,7 +124,12 @@ def every(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was saved at, by its name."""
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def prune(folder: Path, keep: int | None) -> None:

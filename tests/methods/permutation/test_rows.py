@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shoestring.methods.permutation.rows import Labelled, classes, held_out, labelled, shown
+from shoestring.methods.permutation.rows import Labelled, classes, held_out, labelled, listed, parted, shown
 
 ROW = {"one": "a text", "two": "another", "gold": 3}
 
@@ -42,6 +42,47 @@ def test_a_tenth_is_held_out() -> None:
     found = [held_out(f"text {number}") for number in range(2000)]
     assert 150 < sum(found) < 250
     assert found == [held_out(f"text {number}") for number in range(2000)]
+
+
+def cut(rows: list[tuple[str, str, str]]) -> tuple[list[Any], list[Any], bool]:
+    """Rows of two texts and a class."""
+    return parted(rows, lambda row: row[:2], lambda row: row[2])
+
+
+def test_rows_of_one_first_text_are_on_one_side() -> None:
+    rows = [(f"text {number // 4}", str(number), str(number % 3)) for number in range(400)]
+    train, dev, together = cut(rows)
+    assert together
+    assert sorted(train + dev) == sorted(rows)
+    assert dev == [row for row in rows if held_out(row[0])]
+
+
+def test_where_first_texts_are_few_each_class_is_cut_row_by_row() -> None:
+    rows = [("the same", str(number), "often" if number % 10 else "seldom") for number in range(100)]
+    train, dev, together = cut([*rows, ("the same", "alone", "once")])
+    assert not together
+    assert sorted(train + dev) == sorted([*rows, ("the same", "alone", "once")])
+    assert sorted(row[2] for row in dev) == ["often"] * 9 + ["seldom"]
+    assert ("the same", "alone", "once") in train
+    assert cut([*reversed(rows)])[1] != dev, "in the order given"
+    assert sorted(cut([*reversed(rows)])[1]) == sorted(dev), "whatever the order"
+    assert [len(part) for part in cut(rows[1:3])[:2]] == [1, 1]
+    with pytest.raises(ValueError, match="2 rows, none of a class that another has"):
+        cut([("a", "b", "one"), ("a", "c", "two")])
+
+
+def test_a_class_that_only_dev_would_have_is_learnt() -> None:
+    held = next(f"text {number}" for number in range(100) if held_out(f"text {number}"))
+    rows = [*((f"text {number}", "", "usual") for number in range(100)), (held, "", "rare")]
+    train, dev, together = cut(rows)
+    assert not together
+    assert (held, "", "rare") in train
+    assert {row[2] for row in dev} == {"usual"}
+
+
+def test_many_classes_are_not_all_told() -> None:
+    assert listed(("a", "b")) == "'a', 'b'"
+    assert listed([str(number) for number in range(1200)]).endswith("'6', '7' and 1,192 more")
 
 
 def test_a_long_value_is_cut() -> None:

@@ -87,10 +87,17 @@ def told(folder: Path) -> dict[str, float]:
     return {name: score["mean"] for name, score in row["scores"].items()}
 
 
+def notes_of(done: SimpleNamespace, out: Path) -> list[str]:
+    assert done.code == 0, done.err
+    return [*report.read(out).notes]
+
+
 def alike(one: Path, other: Path) -> bool:
     mine, theirs = (load_file(folder / "model.safetensors") for folder in (one, other))
     return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
 
+
+ROWS = [*enumerate(classes(40))]
 
 # what comes of it
 
@@ -177,21 +184,27 @@ def test_answers_are_found(finetune, rows_file, tmp_path):
 
 
 def test_choices_by_place_and_by_letter(finetune, rows_file, tmp_path):
-    rows = [
-        {
-            "context": f"{number}",
-            "question": "Is it _?",
-            "options": ["yes", "no", "maybe"],
-            "label": 1 if number % 2 else "B",
-        }
-        for number in range(24)
-    ]
-    rows_file(rows)
-    words = ("--task", "choices", "--train", "{tmp}/train.jsonl", "--dev", "{tmp}/train.jsonl", *PLAIN)
+    asked = {"question": "Is it _?", "options": ["yes", "no", "maybe"]}
+    rows_file({**asked, "article": f"{number}", "answer": 1 if number % 2 else "B"} for number in range(24))
+    columns = ("--columns", "article, question,options", "--label", "answer")
+    words = ("--task", "choices", *columns, "--train", "{tmp}/train.jsonl", "--dev", "{tmp}/train.jsonl", *PLAIN)
     done = finetune(*words, "--learning-rate", 0.01, "--epochs", 3, "--length", 16, "--memory", 4, plain=())
     assert done.code == 0, done.err
     assert told(tmp_path / "out")["dev accuracy"] == 1.0
     AutoModelForMultipleChoice.from_pretrained(tmp_path / "out" / "model")
+
+
+def test_texts_that_are_cut_are_counted_and_few_first_texts_are_cut_row_by_row(finetune, rows_file, tmp_path):
+    rows_file({"a": "the same", "b": one["text"] * (1 + place % 2 * 9), "c": place % 2} for place, one in ROWS)
+    words = ("--columns", "a,b", "--label", "c", "--epochs", 1, "--length", 40)
+    notes = notes_of(finetune(*words), tmp_path / "out")
+    assert notes[0] == "36 rows to learn from, 4 of dev, 0 of test."
+    assert notes[1] == f"Dev is cut from {tmp_path / 'train.jsonl'} by a hash: row by row, as first texts are few."
+    assert notes[2].startswith(
+        "Of 40 rows, 20 are longer than is read, and cut: a larger --length reads more, or --mem"
+    )
+    whole = notes_of(finetune(*words, "--memory", 8, out="whole"), tmp_path / "whole")
+    assert not any("cut:" in note for note in whole)
 
 
 def test_documents_longer_than_the_length_are_read_through_the_memory(finetune, rows_file, tmp_path):
@@ -206,7 +219,7 @@ def test_documents_longer_than_the_length_are_read_through_the_memory(finetune, 
     assert config.long_documents == {"window": 16, "memory": 32}
 
 
-def test_stopped_and_gone_on_with_is_never_stopped(finetune, rows_file, tmp_path, monkeypatch):
+def test_stopped_and_gone_on_with_is_never_stopped(finetune, call, base, rows_file, tmp_path, monkeypatch):
     rows_file(classes(60))
     monkeypatch.setattr(tools_finetuned, "Spaced", lambda seconds, hook: hook)
     look, steps = Watch.__call__, []
@@ -230,10 +243,13 @@ def test_stopped_and_gone_on_with_is_never_stopped(finetune, rows_file, tmp_path
     monkeypatch.setattr(Watch, "__call__", looking)
     done = finetune("--layer-decay", 0.75)
     assert done.code == 0, done.err
+    assert "going on from step " in done.err
     assert steps == [6, 12, 12]
     assert "Epoch 1 of 2 is taken" in done.out
     assert finetune("--layer-decay", 0.75, out="whole").code == 0
     assert alike(tmp_path / "out" / "model", tmp_path / "whole" / "model"), "the first epoch's weights, kept"
+    again = call("finetune", f"{base}/", "--out", "{tmp}/out/", *CLASSES, "--layer-decay", 0.75)
+    assert (again.code, "step" in again.err) == (0, False), "the same, in another spelling"
     refused = finetune("--layer-decay", 0.5)
     assert "it holds a run with layer_decay=0.75, this one has layer_decay=0.5" in refused.err
     rows_file(classes(61))
@@ -255,7 +271,7 @@ CHOICE = {"context": "a cat", "question": "Who?", "options": ["cat", "dog"], "la
         ("classification", [ROW, {**ROW, "label": 0.5}], "train.jsonl:2: label: expected text or a whole number"),
         ("classification", [ROW] * 30, "the labels are 'x': expected two or more"),
         ("classification", [], "train.jsonl: the file is empty"),
-        ("classification", [ROW, {**ROW, "label": "y"}], "dev.jsonl:1: the label 'z' is none of train's: x, y"),
+        ("classification", [ROW, {**ROW, "label": "y"}], "dev.jsonl:1: the label 'z' is none of train's: 'x', 'y'"),
         (
             "classification",
             [{**ROW, "label": "z"}, {"text": " ", "label": "y"}],
@@ -269,7 +285,7 @@ CHOICE = {"context": "a cat", "question": "Who?", "options": ["cat", "dog"], "la
         ("choices", [{**CHOICE, "label": "C"}], "train.jsonl:1: label: expected 0 to 1, or A to B, got 'C'"),
         ("choices", [{**CHOICE, "label": True}], "label: expected 0 to 1, or A to B, got True"),
         ("choices", [{**CHOICE, "options": ["cat"]}], "options: expected a list of two texts or more"),
-        ("choices", [CHOICE, {**CHOICE, "options": ["a", "b", "c"]}], "options, others have more or fewer"),
+        ("choices", [CHOICE] * 2 + [{**CHOICE, "options": ["a", "b", "c"]}], "jsonl:3: 3 options, where others have 2"),
     ],
 )
 def test_rows_that_are_not_what_they_should_be(finetune, rows_file, tmp_path, task, rows, message):
@@ -287,9 +303,11 @@ def test_rows_that_are_not_what_they_should_be(finetune, rows_file, tmp_path, ta
     ("words", "message"),
     [
         (("--train", "{tmp}/none.jsonl"), "none.jsonl: no such file"),
-        (("--columns", "a,b,c"), "columns: expected Tuple should have at most 2 items"),
+        (("--columns", "a,b,c"), "--columns a,b,c: classification has one or two, as premise,hypothesis"),
+        (("--columns", "a,"), "columns.1: expected"),
         (("--columns", "txt"), "train.jsonl:1: no 'txt'; it has 'text', 'label'"),
-        (("--task", "spans", "--columns", "text"), "--columns text: of spans, columns have names of their own"),
+        (("--task", "spans", "--columns", "text"), "--columns text: spans has three, as context,question,answers"),
+        (("--label", "text"), "'text' has 30 labels in 30 rows, such as"),
         (("--task", "spans", "--memory", "8"), "--memory 8: spans reads a long context window by window"),
         (("--layer-decay", "0"), "layer_decay: expected greater than 0"),
         (("--batch", "500"), "examples to learn from: expected --batch 500 or more"),
@@ -329,3 +347,14 @@ def test_a_model_that_is_none(call, rows_file, base, tmp_path):
     larger, _ = vocabulary.prepared(tokenizers.train_bpe(["the cat sat on the mat"] * 9, 265))
     larger.save_pretrained(torn)
     assert "the tokenizer has 268 tokens but the model's embedding only 260 rows" in call("finetune", torn, *words).err
+    config = json.loads((torn / "config.json").read_text())
+    (torn / "config.json").write_text(json.dumps({**config, "pad_token_id": 259}))
+    smaller = tokenizers.byte_tokenizer()
+    smaller.add_special_tokens({"sep_token": "<sep>", "cls_token": "<sep>", "pad_token": "<sep>"})
+    smaller.save_pretrained(torn)
+    assert (
+        "pad_token_id is 259 in config.json but 257 of the tokenizer, which has" in call("finetune", torn, *words).err
+    )
+    lacking = tokenizers.byte_tokenizer()
+    lacking.save_pretrained(torn)
+    assert "torn: the tokenizer has no sep_token: expected sep, cls" in call("finetune", torn, *words).err

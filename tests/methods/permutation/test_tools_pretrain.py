@@ -112,7 +112,7 @@ def test_the_same_command_does_nothing_anew(pretrain, tmp_path, text):
     out = tmp_path / "out"
     before, kept = loss_of(out), weights(out / "model")
     stamp = (out / "model" / "model.safetensors").stat().st_mtime_ns
-    again = pretrain()
+    again = pretrain(out="./out/")
     assert again.code == 0, again.err
     assert "step" not in again.err
     assert loss_of(out) == before
@@ -158,6 +158,7 @@ def test_stopped_and_gone_on_with_is_never_stopped(pretrain, tmp_path, monkeypat
     monkeypatch.setattr(Watch, "__call__", lambda self, run: (steps.append(run.step), look(self, run))[1])
     done = pretrain("--objective", objective, *words)
     assert done.code == 0, done.err
+    assert "going on from step 2 of 6" in done.err
     assert steps == [0, 1, 2, 3, 3, 4, 5, 6]
     whole = pretrain("--objective", objective, *words, out="whole")
     assert whole.code == 0, whole.err
@@ -263,7 +264,8 @@ def test_on_from_a_published_checkpoint_with_its_pieces(pretrain, tmp_path, text
         (("--objective", "autoregressive", "--spans", "words"), "--spans words: an autoregressive model predicts"),
         (("--length", "4096"), "tokens, and a batch takes"),
         (("--batch", "2000", "--one-direction"), "tokens do not fill 2000 rows"),
-        (("none.txt", "--length", "8"), "4 of 8 tokens are reused, which leaves 4 for two segments"),
+        (("none.txt", "--reuse", "12"), "12 of 16 tokens are reused, which leaves 4 for two segments"),
+        (("--length", "8"), "8 is not in the range x>=10"),
         (("--reuse", "14"), "14 of 16 tokens are reused, which leaves 2 for two segments"),
         (("--predicted", "16"), "16 predicted of 16 tokens"),
         (("--warmup", "5"), "--warmup 5 of 6 steps: expected at most half"),
@@ -281,6 +283,21 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(pretrain, tmp_path, words,
     assert message in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["text"]
     assert sorted(path.name for path in (tmp_path / "text").iterdir()) == ["dev.txt", "test.txt", "train.txt"]
+
+
+def test_files_one_by_one_are_as_their_folder(tool, pretrain, text, tmp_path):
+    assert pretrain().code == 0
+    done = tool("pretrain", *sorted(text.iterdir()), "--out", tmp_path / "apart", *PLAIN)
+    assert done.code == 0, done.err
+    assert alike(tmp_path / "out" / "model", tmp_path / "apart" / "model")
+    for name in ("train", "test"):
+        (text / f"{name}.txt").unlink()
+    (text / "rows.jsonl").write_text('{"body": "a cat sat on the mat and saw a dog."}\n' * 80)
+    done = tool("pretrain", text / "dev.txt", text / "rows.jsonl", "--out", tmp_path / "rows", *PLAIN)
+    assert "rows.jsonl:1: no field 'text'; it has 'body'" in done.err
+    (text / "rows.jsonl").write_text('{"body": "a cat sat on the mat and saw a dog."}\n' * 80)
+    done = tool("pretrain", text / "rows.jsonl", "--text-field", "body", "--out", tmp_path / "rows", *PLAIN)
+    assert "rows.jsonl: no dev text: where no file is named after train, dev or test, a twentieth" in done.err
 
 
 def test_a_file_without_text(tool, tmp_path):
@@ -315,7 +332,8 @@ def test_a_folder_in_use_a_torn_checkpoint_and_settings(pretrain, tmp_path, monk
     held = (saved / "model.safetensors").read_bytes()
     (saved / "model.safetensors").write_bytes(held[:-10])
     torn = pretrain()
-    assert (torn.code, torn.err.count("\n")) == (2, 1)
+    assert (torn.code, torn.err.count("\n")) == (2, 2)
+    assert torn.err.startswith("going on from step 3 of 6\nshoestring: ")
     assert "model.safetensors" in torn.err
     assert "torn" in torn.err
     (out / "settled.json").write_text("{")

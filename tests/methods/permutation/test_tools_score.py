@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer, XLNetLMHeadModel
 
 from shoestring.data import tokenizers
@@ -72,6 +75,9 @@ def test_lines_of_a_file(call, model, tmp_path):
     assert call(model, "--file", tmp_path / "rows.jsonl.gz", "--out", out).out == ""
     assert [json.loads(line) for line in out.read_text().splitlines()] == found
     done = call(model, "--text", TEXT, "--span", "4:12", "--out", out)
+    assert "it is there already: give another name" in done.err
+    out.unlink()
+    done = call(model, "--text", TEXT, "--span", "4:12", "--out", out)
     assert "old town" in done.out
     (again,) = [json.loads(line) for line in out.read_text().splitlines()]
     assert again["scores"] == found[0]["scores"][:1]
@@ -89,7 +95,7 @@ def test_lines_of_a_file(call, model, tmp_path):
         (("--text", TEXT, "--span", "4:4"), "span 4:4 of 19 characters"),
         (("--text", TEXT, "--span", "4:9", "--order", "up"), "'up' is not one of"),
         (("--text", TEXT, "--span", "4:9", "--out", "{tmp}"), "expected the name of a file ending in .jsonl"),
-        (("--file", "{tmp}/none.jsonl"), "none.jsonl"),
+        (("--file", "{tmp}/none.jsonl"), "none.jsonl: no such file"),
         (("--file", "{tmp}/bad.jsonl"), "bad.jsonl:2: expected {text, spans: [[from, to], ...]}"),
         (("--file", "{tmp}/beyond.jsonl"), "beyond.jsonl:2: span 4:20 of 19 characters"),
         (("--file", "{tmp}/over.jsonl"), "over.jsonl:1: its 'scores' would be written over"),
@@ -119,11 +125,38 @@ def test_a_model_that_is_none(call, model, tmp_path):
     with torch.no_grad():
         lm.lm_loss.bias[0] = torch.nan
     pretrained.save(lm, tokenizer, tmp_path / "nan")
-    assert "--text: no finite log-probability: the weights of" in call(tmp_path / "nan", *words).err
+    assert "tensor lm_loss.bias holds what is no finite number" in call(tmp_path / "nan", *words).err
+    lm.save_pretrained(tmp_path / "torn")
+    weights = load_file(tmp_path / "torn" / "model.safetensors")
+    del weights["transformer.layer.0.ff.layer_1.weight"]
+    save_file(weights, tmp_path / "torn" / "model.safetensors", {"format": "pt"})
+    done = call(tmp_path / "torn", *words)
+    assert done.err.endswith("torn: the weights lack transformer.layer.0.ff.layer_1.weight\n")
+    assert done.err.count("\n") == 1, "without the table of transformers"
     with_head(lm, "classification", ["a", "b"]).save_pretrained(tmp_path / "headed")
     done = call(tmp_path / "headed", *words)
     assert (done.code, done.out) == (2, "")
-    assert "a XLNetForSequenceClassification: expected a language model, XLNetLMHeadModel" in done.err
+    assert "an XLNetForSequenceClassification: expected a language model, XLNetLMHeadModel" in done.err
+
+
+def test_a_model_that_sees_nothing_behind_a_span(call, model, tmp_path):
+    lm = XLNetLMHeadModel.from_pretrained(model)
+    lm.config.attn_type = "uni"
+    pretrained.save(lm, AutoTokenizer.from_pretrained(model), tmp_path / "uni")
+    done = call(tmp_path / "uni", "--text", TEXT, "--span", "4:12")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "uni: autoregressive: it sees nothing after a span" in done.err
+
+
+def test_a_folder_that_may_not_be_written(call, model, tmp_path, monkeypatch):
+    def forbidden(path: Path, *_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "open", forbidden)
+    done = call(model, "--text", TEXT, "--span", "4:12", "--out", tmp_path / "a.jsonl")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert done.err.endswith(": Permission denied\n")
+    assert "Errno" not in done.err
 
 
 def test_a_model_of_masks_is_told_a_span_token_by_token(call, model, tmp_path):

@@ -113,8 +113,34 @@ def test_words_of_wordpiece() -> None:
     assert of(~known.starts_word, tokenizer) == {"##s"}
     assert of(known.ends_sentence, tokenizer) == {".", "##."}
     assert of(known.closes_word, tokenizer) == {"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"}
-    with pytest.raises(ValueError, match=r"the tokenizer has no eos_token: expected one; tokenizer\.add_special"):
+    with pytest.raises(
+        ValueError, match=r"the tokenizer has no eos_token: expected sep, cls, pad and eos tokens; tokenizer\.add"
+    ):
         Vocabulary.of(tokenizer)
+
+
+def test_words_of_whole_words() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    known = {"<unk>": 0, "the": 1, "cat": 2, ".": 3}
+    backend = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>", eos_token="<unk>")
+    vocabulary = Vocabulary.of(prepared(tokenizer)[0])
+    assert vocabulary.starts_word.all()
+    assert vocabulary.ends_sentence.tolist() == [True, False, False, True, False, False, False]
+
+
+def test_words_of_a_bpe_that_marks_their_ends() -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=80, end_of_word_suffix="</w>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    found = [word.replace(" ", "").replace("</w>", "") for word in words(tokenizer, "the lazy cats sat on mat.")]
+    assert found == ["the", "lazy", "cats", "sat", "on", "mat", "."]
+    assert "." in {token.removesuffix("</w>") for token in of(marks(tokenizer).ends_sentence, tokenizer)}
 
 
 def test_what_ends_a_sentence(pieces: PreTrainedTokenizerFast) -> None:
@@ -198,13 +224,13 @@ def test_without_the_libraries_the_install_line_is_given(
 def test_a_vocabulary_without_a_special_token_is_refused(name: str) -> None:
     tokenizer = bpe()
     setattr(tokenizer, f"{name}_token", None)
-    with pytest.raises(ValueError, match=rf"has no {name}_token: expected one; prepared\(tokenizer\) gives it one"):
+    with pytest.raises(ValueError, match=rf'has no {name}_token: .*"{name}_token": "<{name}>"}}\) gives it one'):
         Vocabulary.of(tokenizer)
 
 
 def test_a_vocabulary_of_another_kind_is_refused() -> None:
     from tokenizers import Tokenizer, models
 
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
-    with pytest.raises(ValueError, match="a WordLevel vocabulary: expected SentencePiece, byte-level BPE or WordPiece"):
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({"a": 0, "b": 1}, [])))
+    with pytest.raises(ValueError, match="a BPE vocabulary: expected SentencePiece, byte-level BPE, WordPiece, WordL"):
         marks(tokenizer)

@@ -23,7 +23,7 @@ _WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 @dataclass(frozen=True)
 class Window(Feature):
-    """A part of a context with the question behind it: [part SEP question SEP CLS].
+    """A part of a context with the question behind it: [part SEP question SEP CLS]; of the question, `cut` is left out.
 
     context  the whole
     offsets  of each token of the part, the first of `ids`: from which to before which character of the context
@@ -88,7 +88,9 @@ def spans(
     room = room_for(length, 2)
     if stride < 1:
         raise ValueError(f"a stride of {stride} tokens: expected one or more")
-    asked = _tokenized(tokenizer, question, "question")[0][: max(1, room // 2)]
+    asked = _tokenized(tokenizer, question, "question")[0]
+    cut = max(0, len(asked) - max(1, room // 2))
+    asked = asked[: max(1, room // 2)]
     ids, offsets = _tokenized(tokenizer, context, "context")
     answer = _located(offsets, context, *answers[0]) if answers else None
     size = room - len(asked)
@@ -99,7 +101,7 @@ def spans(
         span = None if answers is None else (len(row[0]) - 1,) * 2
         if answer is not None and start <= answer[0] and answer[1] < start + size:
             span = (answer[0] - start, answer[1] - start)
-        windows.append(Window(*row, span=span, context=context, offsets=tuple(offsets[part])))
+        windows.append(Window(*row, span=span, cut=cut, context=context, offsets=tuple(offsets[part])))
         if start + size >= len(ids):
             return windows
         start += min(stride, size)

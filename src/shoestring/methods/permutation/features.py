@@ -24,12 +24,14 @@ class Feature:
     ids, segments  of each token
     label          the class; None where it is not known
     span           the first and the last token of the answer, both CLS where there is none; None where it is not known
+    cut            tokens of the texts that were left out
     """
 
     ids: list[int]
     segments: list[int]
     label: int | None = None
     span: tuple[int, int] | None = None
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,13 @@ def classification(
         raise ValueError(f"label {label!r}: expected {known}")
     first = tokens(encode, text, "text")
     second = None if pair is None else tokens(encode, pair, "second text")
-    room = room_for(length, 1 if second is None else 2)
+    room, count = room_for(length, 1 if second is None else 2), len(first) + len(second or ())
     if second is None:
         first = first[:room]
     else:
         first, second = _longest_first(first, second, room)
-    return Feature(*joined(vocabulary, first, second), None if label is None else list(labels).index(label))
+    number = None if label is None else list(labels).index(label)
+    return Feature(*joined(vocabulary, first, second), number, cut=max(0, count - room))
 
 
 def choices(
@@ -99,8 +102,10 @@ def choices(
         if not question.strip() or not option.strip():
             raise ValueError(f"question {question!r}, option {option!r}: expected words in both")
         asked = option.join(_BLANK.split(question)) if _BLANK.search(question) else f"{question} {option}"
-        second = tokens(encode, asked, "question")[-max(room // 2, room - len(read)) :]
-        features.append(Feature(*joined(vocabulary, read[: room - len(second)], second)))
+        second = tokens(encode, asked, "question")
+        cut = max(0, len(read) + len(second) - room)
+        second = second[-max(room // 2, room - len(read)) :]
+        features.append(Feature(*joined(vocabulary, read[: room - len(second)], second), cut=cut))
     return Choices(tuple(features), right)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+R = TypeVar("R")
 _DEV = 10  # one in so many of train
+_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,34 @@ def classes(rows: Iterable[Labelled]) -> tuple[str, ...]:
 
 def held_out(first: str) -> bool:
     """Whether a row of train is of dev, by a hash of its first text: rows of one premise or context stay together."""
-    return int.from_bytes(hashlib.sha256(first.encode()).digest()[:8]) % _DEV == 0
+    return int.from_bytes(_digest(first)[:8]) % _DEV == 0
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def parted(
+    rows: Sequence[R], texts: Callable[[R], Sequence[str]], label: Callable[[R], str]
+) -> tuple[list[R], list[R], bool]:
+    """Train and dev, and whether rows of one first text stay on one side.
+
+    texts, label  give all texts of a row, and its class
+    By `held_out`; where that leaves none for one of them, or none of a class for train, the rows of each class are cut
+    instead, by a hash of all texts: of every class with two or more, a tenth of them, at least one. Raises
+    ValueError where no class has two.
+    """
+    dev = [row for row in rows if held_out(texts(row)[0])]
+    train = [row for row in rows if not held_out(texts(row)[0])]
+    if train and dev and {*map(label, dev)} <= {*map(label, train)}:
+        return train, dev, True
+    classed: dict[str, list[int]] = {}
+    for place in sorted(range(len(rows)), key=lambda place: _digest("\0".join(texts(rows[place])))):
+        classed.setdefault(label(rows[place]), []).append(place)
+    out = {place for places in classed.values() for place in places[: -(-len(places) // _DEV)] if len(places) > 1}
+    if not out:
+        raise ValueError(f"{len(rows)} rows, none of a class that another has, too: expected more, or --dev")
+    return [row for at, row in enumerate(rows) if at not in out], [rows[at] for at in sorted(out)], False
 
 
 def text_of(row: dict[str, Any], column: str, place: str, number: bool = False) -> str:
@@ -52,6 +81,12 @@ def value_of(row: dict[str, Any], column: str, place: str) -> Any:
     if column not in row:
         raise ValueError(f"{place}: no {column!r}; it has {', '.join(map(repr, row)) or 'nothing'}: name the columns")
     return row[column]
+
+
+def listed(labels: Sequence[str]) -> str:
+    """Classes in the words of an error: the first of many."""
+    told = ", ".join(map(repr, labels[:_LISTED]))
+    return told if len(labels) <= _LISTED else f"{told} and {len(labels) - _LISTED:,} more"
 
 
 def shown(held: object) -> str:

@@ -241,7 +241,7 @@ def check_lengths(length: int, reuse: int, predicted: int, memory: int, segments
     if segments == "two" and length - reuse < least:
         raise ValueError(
             f"{reuse} of {length} tokens are reused, which leaves {length - reuse} for two segments: expected {least} "
-            "or more; reuse fewer, or choose segments one"
+            "or more; reuse fewer, or take one segment (--segments one, segments: one)"
         )
     room = packing.needed(length, segments)
     if predicted < 1 or _budget(length, reuse, predicted)[1] > room - reuse:

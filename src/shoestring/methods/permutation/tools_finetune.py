@@ -19,9 +19,12 @@ _Model = Annotated[str, typer.Argument(help="An XLNet: the folder of `pretrain`,
 _Task = Annotated[Task, typer.Option(help="The kind of rows: what each has, is said above.")]
 _Train = Annotated[str, typer.Option(help="JSON lines, also .gz: a path, or a name in SHOESTRING_DATA.")]
 _Out = Annotated[Path, typer.Option(help="A folder: the model is in model/ within it; the same command goes on.")]
-_Dev = Annotated[str | None, typer.Option(help="Rows to choose the epoch by; a tenth of --train unless said.")]
+_Dev = Annotated[str | None, typer.Option(help="Rows to choose the epoch by; a tenth of --train by hash unless said.")]
 _Test = Annotated[str | None, typer.Option(help="Rows to report on, which no choice sees.")]
-_Columns = Annotated[str | None, typer.Option(help="Of the one or two texts to classify; text unless said.")]
+_Columns = Annotated[
+    str | None,
+    typer.Option(help="Other names for them: of the one or two texts, or of all three: article,question,options."),
+]
 _Label = Annotated[str, typer.Option(help="The column of what is right, of classification and choices.")]
 _Rate = Annotated[
     float | None, typer.Option(min=0, help="At its peak; 3e-4 unless said, 3e-5 of a model 512 wide or more.")
@@ -56,7 +59,8 @@ def finetune(
 
     classification: {text, label}, or two texts by --columns premise,hypothesis. spans: {context, question, answers:
     [{start, text}]}, or SQuAD's {text: [...], answer_start: [...]}; no answers where there is none to be found.
-    choices: {context, question, options: [...], label}, by place from 0 or by letter.
+    choices: {context, question, options: [...], label}, by place from 0 or by letter; RACE's rows by --columns
+    article,question,options --label answer.
     """
     given = dict(locals())
     from shoestring.methods.permutation import tools_finetuned

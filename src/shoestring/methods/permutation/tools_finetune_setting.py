@@ -5,18 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from shoestring import config
+from shoestring import config, files
 from shoestring.methods.permutation.heads import Kind
 from shoestring.methods.permutation.recipe_schema import Count, Name, Rate, Seed
 
 _SHORT, _LONG = 128, 512
+_PATHS = ("model", "train", "dev", "test")
+COLUMNS: dict[Kind, tuple[str, ...]] = {
+    "classification": ("text",),
+    "spans": ("context", "question", "answers"),
+    "choices": ("context", "question", "options"),
+}
 
 
 class Setting(config.Recipe):
     """A fine-tuning, as the options say it; kept beside what came of it, so that the same command goes on.
 
+    columns        of one or two texts; of spans and choices those that COLUMNS names, in that order
     learning_rate  None is by the model's width
     """
 
@@ -25,7 +32,7 @@ class Setting(config.Recipe):
     train: Name
     dev: Name | None
     test: Name | None
-    columns: tuple[Name, ...] = Field(min_length=1, max_length=2)
+    columns: tuple[Name, ...]
     label: Name
     epochs: Count
     learning_rate: Rate | None
@@ -39,11 +46,25 @@ class Setting(config.Recipe):
     def of(cls, given: Mapping[str, Any]) -> Setting:
         """By the command's options. Raises ValueError where one is none, or they do not fit together."""
         told = {name: value for name, value in given.items() if name in cls.model_fields}
-        task, classifying = given["task"], given["task"] == "classification"
-        if given["columns"] is not None and not classifying:
-            raise ValueError(f"--columns {given['columns']}: of {task}, columns have names of their own: leave it out")
+        task = given["task"]
         if given["memory"] and task == "spans":
             raise ValueError(f"--memory {given['memory']}: spans reads a long context window by window: leave it out")
-        told["columns"] = (given["columns"] or "text").split(",")
-        told["length"] = given["length"] or (_SHORT if classifying else _LONG)
+        if given["columns"] is None:
+            told["columns"] = COLUMNS[task]
+        else:
+            told["columns"] = [name.strip() for name in given["columns"].split(",")]
+        told["length"] = given["length"] or (_SHORT if task == "classification" else _LONG)
+        told |= {name: files.spelled(given[name]) for name in _PATHS if given[name] is not None}
         return config.check(told, cls, "finetune")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Setting:
+        expected = (1, 2) if self.task == "classification" else (3,)
+        if len(self.columns) not in expected:
+            few = (
+                "one or two, as premise,hypothesis"
+                if len(expected) > 1
+                else f"three, as {','.join(COLUMNS[self.task])}"
+            )
+            raise ValueError(f"--columns {','.join(self.columns)}: {self.task} has {few}")
+        return self

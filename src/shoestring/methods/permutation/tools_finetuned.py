@@ -27,9 +27,9 @@ from shoestring.methods.permutation.layer_decay import parameter_groups
 from shoestring.methods.permutation.long_documents import READ
 from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.tools_finetune_setting import Setting
-from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, save, tell
+from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, save, tell, tell_going_on
 from shoestring.methods.permutation.tools_rows import Asked, Rows, read
-from shoestring.methods.permutation.tools_tasks import METRICS, Task, learnt
+from shoestring.methods.permutation.tools_tasks import METRICS, Task, cut, learnt
 from shoestring.methods.permutation.vocabulary import asking
 from shoestring.models import folders
 from shoestring.train import checkpoint, optim
@@ -78,7 +78,8 @@ class Ground:
     def task(self) -> Task:
         setting, tokenizer = self.setting, tools_opened.tokenizer_of(self.start, self.pretrained)
         none = any(isinstance(row, Asked) and not row.answers for row in self.rows.train)
-        return Task(setting.task, tokenizer, self.rows.labels, setting.length, setting.memory, none)
+        known = tokenizer, tools_opened.vocabulary_of(self.start, tokenizer)
+        return Task(setting.task, *known, self.rows.labels, setting.length, setting.memory, none)
 
     @cached_property
     def learnt(self) -> list[Any]:
@@ -129,6 +130,7 @@ def _report(setting: Setting, out: Path, ledger: Ledger) -> Report:
     files.begun_on(out, data)
     ground = Ground(setting, out, start, read(setting))
     how = _settled(ground)
+    tell_going_on(folder, setting.epochs * ground.epoch)
 
     def work() -> Outcome:
         done: list[Outcome] = side_by_side([Job("finetune", partial(_go, ground, folder))], 1)
@@ -235,6 +237,15 @@ def _laid_out(ground: Ground, found: Outcome, facts: dict[str, str]) -> Report:
 def _notes(ground: Ground, found: Outcome) -> Iterator[str]:
     setting, rows = ground.setting, ground.rows
     yield f"{len(rows.train):,} rows to learn from, {len(rows.dev):,} of dev, {len(rows.test):,} of test."
+    if rows.together is not None:
+        how = "rows of one first text on one side" if rows.together else "row by row, as first texts are few"
+        yield f"Dev is cut from {setting.train} by a hash: {how}."
+    every = (*rows.train, *rows.dev, *rows.test)
+    if count := cut(ground.task, every):
+        mend = "" if setting.task == "spans" else ", or --memory all of them"
+        what = "questions" if setting.task == "spans" else "rows"
+        more = f"a larger --length reads more{mend}"
+        yield f"Of {len(every):,} {what}, {count:,} are longer than is read, and cut: {more}."
     rate = f"learning rate {found.learning_rate:g}"
     yield f"Epoch {found.best + 1} of {setting.epochs} is taken, the best on dev, which it was chosen by; {rate}."
     labels = Counter(row.label for row in rows.dev if isinstance(row, Labelled))

@@ -10,6 +10,7 @@ import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from shoestring.data import tokenizers
+from shoestring.methods.permutation.vocabulary import Vocabulary
 from shoestring.models import folders, manifest, reading
 
 LANGUAGE = "XLNetLMHeadModel"
@@ -41,11 +42,12 @@ def model_of(folder: Path, dtype: torch.dtype | None = None, language: bool = Fa
 
     dtype     of the weights; as stored where None
     language  whether it must be a language model
-    Raises ValueError where it is no XLNet, is torn or incomplete, or was damaged since a run of ours saved it.
+    Raises ValueError where it is no XLNet, is torn or incomplete, holds what is no number, or was damaged since a run
+    of ours saved it.
     """
     kind = _kind(folder)
     if language and kind != LANGUAGE:
-        raise ValueError(f"{folder}: a {kind}: expected a language model, {LANGUAGE}")
+        raise ValueError(f"{folder}: an {kind}: expected a language model, {LANGUAGE}")
     config = reading.configuration(folder)
     if (folder / manifest.MANIFEST).exists():
         manifest.verify(folder)
@@ -68,6 +70,9 @@ def model_of(folder: Path, dtype: torch.dtype | None = None, language: bool = Fa
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(f"{folder}: the weights lack {missing[0]}{more}")
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            raise ValueError(f"{folder}: tensor {name} holds what is no finite number: it comes of a run that diverged")
     loaded: PreTrainedModel = model.eval()
     return loaded
 
@@ -83,7 +88,22 @@ def tokenizer_of(folder: Path, model: PreTrainedModel) -> PreTrainedTokenizerFas
             f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows: "
             "use the tokenizer the model was trained with"
         )
+    for name in ("pad_token_id", "eos_token_id") if len(tokenizer) < rows else ():
+        stated, own = getattr(model.config, name), getattr(tokenizer, name)
+        if None not in (stated, own) and stated != own:
+            raise ValueError(
+                f"{folder}: {name} is {stated} in config.json but {own} of the tokenizer, which has {len(tokenizer)} "
+                f"tokens for {rows} rows: use the tokenizer the model was trained with, or set config.json right"
+            )
     return tokenizer
+
+
+def vocabulary_of(folder: Path, tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
+    """The tokenizer of a folder as the data side sees it. Raises ValueError where it cannot, naming the folder."""
+    try:
+        return Vocabulary.of(tokenizer)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
 
 
 def _kind(folder: Path) -> str:

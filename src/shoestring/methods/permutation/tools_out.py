@@ -84,7 +84,19 @@ def writing(out: Path) -> Iterator[TextIO]:
             os.fsync(stream.fileno())
         beside.replace(out)
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):  # there is none where it could not be made
+            beside.unlink()
+
+
+def tell_going_on(folder: Path, steps: int) -> None:
+    """Say where a run that was stopped goes on: it has a checkpoint in its folder, and no result yet."""
+    from rich.console import Console
+
+    from shoestring.train import checkpoint
+
+    stopped = checkpoint.latest(folder / "checkpoint")
+    if stopped is not None and not (folder / "result.json").exists():
+        Console(stderr=True, highlight=False).print(f"going on from step {checkpoint.step_of(stopped):,} of {steps:,}")
 
 
 def tell(out: Path) -> None:

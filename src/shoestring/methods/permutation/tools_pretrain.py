@@ -39,6 +39,7 @@ _Text = Annotated[
     list[str],
     typer.Argument(help="Files (.txt, .jsonl, .parquet, also .gz), folders, paths with {split}, python, hf:NAME."),
 ]
+_Field = Annotated[str, typer.Option(help="Where the text is, in .jsonl, .parquet and hf:NAME.")]
 _Out = Annotated[Path, typer.Option(help="A folder: the model is in model/ within it; the same command goes on.")]
 _Model = Annotated[
     str, typer.Option(help="A new one: xlnet-tiny, -1m, -4m, -base, -large; or a folder or Hub name to go on from.")
@@ -53,7 +54,7 @@ _Objective = Annotated[
         help="masked is BERT's with --memory 0 --spans single --one-direction; mpnet adds position compensation."
     ),
 ]
-_Length = Annotated[int, typer.Option(min=8, help="Tokens a sequence.")]
+_Length = Annotated[int, typer.Option(min=10, help="Tokens a sequence.")]
 _Reuse = Annotated[int | None, typer.Option(min=1, help="By which a row goes on; half of --length unless said.")]
 _Memory = Annotated[int | None, typer.Option(min=0, help="States looked back on; 3/4 of --length unless said.")]
 _Predicted = Annotated[
@@ -93,12 +94,15 @@ def pretrain(
     precision: _Precision = Precision.auto,
     checkpointing: _Checkpointing = False,
     accumulate: _Accumulate = 1,
+    text_field: _Field = "text",
 ) -> None:
     """Pretrain on your own text. The same command goes on where it was stopped; at most a minute is done again.
 
-    Held-out text, a twentieth by hash unless files are named after train, dev and test, is measured before, along the
-    way and after: the objective's own loss, in nats per predicted token, which objectives do not share. DIR/model is a
-    folder of transformers. For several GPUs: torchrun --standalone --nproc_per_node N -m shoestring permutation ...
+    A document is a row of a table, or of plain text what stands between blank lines, 4 to 64 KB of it. Files named
+    after train, dev and test are that, of all that is given; what is not is cut by a hash of each document: a
+    twentieth is dev, and another is left alone, for a test of your own. Dev is measured before, along the way and
+    after: the objective's own loss, in nats per predicted token, which objectives do not share. DIR/model is a folder
+    of transformers. For several GPUs: torchrun --standalone --nproc_per_node N -m shoestring permutation ...
     """
     given = dict(locals())
     from shoestring.methods.permutation import tools_pretrained

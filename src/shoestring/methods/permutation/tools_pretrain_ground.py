@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -69,7 +69,8 @@ class Ground:
             "attn_type": "uni" if causal else "bi",
         }
         if self.start is None:
-            shape = configurations.configuration(setting.model, len(self.tokenizer), **changes)
+            ids = {name: getattr(self.tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+            shape = configurations.configuration(setting.model, len(self.tokenizer), **changes | ids)
             model: PreTrainedModel = configurations.build(shape, setting.seed)
         else:
             found = tools_opened.model_of(self.start, torch.float32, language=True)
@@ -184,9 +185,9 @@ def _tokenizer(ground: Ground) -> PreTrainedTokenizerFast:
         made = vocabulary.opened(setting.tokenizer, (one.text for one in _documents(setting, "train")))
         return vocabulary.prepared(made)[0]
     tokenizer = tools_opened.tokenizer_of(ground.start, tools_opened.model_of(ground.start, language=True))
-    Vocabulary.of(tokenizer)  # or says what it lacks
+    tools_opened.vocabulary_of(ground.start, tokenizer)  # or says what it lacks
     return tokenizer
 
 
 def _documents(setting: Setting, split: Split) -> Iterator[Document]:
-    return chain.from_iterable(corpora.documents(corpora.located(name), split) for name in setting.text)
+    return corpora.gathered([corpora.located(name) for name in setting.text], split, setting.text_field)

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from shoestring import config
+from shoestring import config, files
+from shoestring.data import corpora
 from shoestring.methods.permutation import configurations
 from shoestring.methods.permutation.objectives import Kind
 from shoestring.methods.permutation.recipe_schema import Count, Name, Rate, Seed
@@ -45,11 +46,14 @@ class Setting(config.Recipe):
     precision: Literal["auto", "fp32", "bf16"]
     checkpointing: bool
     accumulate: Count
+    text_field: Name
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Setting:
         """By the command's options. Raises ValueError where one is none, or they do not fit together."""
         told = {name: value for name, value in given.items() if name in cls.model_fields}
+        told["text"] = [files.spelled(name, corpora.BUILT_IN) for name in given["text"]]
+        told["model"] = files.spelled(given["model"], configurations.names())
         new, causal, length = is_new(given["model"]), given["objective"] == "autoregressive", given["length"]
         if not new and given["tokenizer"] is not None:
             raise ValueError(f"--tokenizer {given['tokenizer']}: {given['model']} has its own: leave it out")

@@ -18,7 +18,7 @@ from shoestring.evaluate import experiment
 from shoestring.evaluate.outcome import once
 from shoestring.evaluate.quantities import number
 from shoestring.evaluate.scores import Point, Report, Row, Score
-from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, tell
+from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, tell, tell_going_on
 from shoestring.methods.permutation.tools_pretrain_ground import Ground, prepare
 from shoestring.methods.permutation.tools_pretrain_setting import Setting
 from shoestring.methods.permutation.vocabulary import asking
@@ -69,6 +69,8 @@ def _report(setting: Setting, out: Path, ledger: Ledger) -> Report:
     here = runtime.start(how.precision)
     torch.set_num_threads(how.threads)
     folder = out / "runs" / "pretrain"
+    if here.rank == 0:
+        tell_going_on(folder, setting.steps)
 
     def work() -> Outcome:
         done: list[Outcome] = side_by_side([Job("pretrain", partial(_go, ground, folder))], 1)

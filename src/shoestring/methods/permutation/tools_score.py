@@ -24,7 +24,9 @@ _File = Annotated[
     Path | None, typer.Option(help="Instead: JSON lines (also .gz) of {text, spans: \\[\\[from, to], ...]}.")
 ]
 _Order = Annotated[Order, typer.Option(help="In which a span's tokens are told, each knowing those before it.")]
-_Out = Annotated[Path | None, typer.Option(help="A .jsonl; what --file asks for goes to standard output unless said.")]
+_Out = Annotated[
+    Path | None, typer.Option(help="A new .jsonl; what --file asks for goes to standard output unless said.")
+]
 
 
 def score(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shoestring import runtime
+from shoestring import files, runtime
 from shoestring.data import formats
 from shoestring.evaluate.tables import terminal_width
 from shoestring.methods.permutation import tools_opened
@@ -63,7 +62,7 @@ def asked(text: str | None, spans: Sequence[str], file: Path | None) -> list[Ask
         row = {"text": text, "spans": [list(place) for place in places]}
         return [_checked("--text", row)]
     assert file is not None
-    read = [_checked(place, row) for place, row in formats.json_rows(file, str(file))]
+    read = [_checked(place, row) for place, row in formats.json_rows(files.find(str(file)), str(file))]
     if not read:
         raise ValueError(f"{file}: no rows: expected JSON lines of {{text, spans}}")
     return read
@@ -74,6 +73,10 @@ def scored(named: str, every: Iterable[Asked], order: Direction) -> Iterator[Sco
     folder = tools_opened.folder_of(named)
     model = tools_opened.model_of(folder, torch.float32, language=True)
     tokenizer = tools_opened.tokenizer_of(folder, model)
+    if model.config.attn_type == "uni":
+        raise ValueError(
+            f"{folder}: autoregressive: it sees nothing after a span: expected permutation, mpnet or masked"
+        )
     model = from_transformers(model).to(runtime.current().device)
     for one in every:
         try:
@@ -89,8 +92,8 @@ def tell(found: Iterator[Scored], out: Path | None, table: bool) -> None:
     """Show a table, where one is wanted, and write JSON lines, where a file is named or no table is wanted."""
     if out is not None and (out.suffix != ".jsonl" or out.is_dir()):
         raise ValueError(f"--out {out}: expected the name of a file ending in .jsonl")
-    if out is not None and out.exists() and not os.access(out, os.W_OK):
-        raise ValueError(f"--out {out}: it cannot be written: give another")
+    if out is not None and out.exists():
+        raise ValueError(f"--out {out}: it is there already: give another name, or remove it")
     console = Console(width=terminal_width(), highlight=False)
     with writing(out) if out is not None else nullcontext(sys.stdout) as stream:
         for one in found:

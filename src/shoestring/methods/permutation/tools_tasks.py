@@ -37,21 +37,19 @@ _INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 class Task:
     """How rows become features, and what a model makes of them.
 
-    labels  of a classification
-    length  tokens read at once; memory, states through which longer texts are read, none where 0
-    none    whether a question may have no answer
+    vocabulary  of the tokenizer
+    labels      of a classification
+    length      tokens read at once; memory, states through which longer texts are read, none where 0
+    none        whether a question may have no answer
     """
 
     kind: Kind
     tokenizer: PreTrainedTokenizerFast
+    vocabulary: Vocabulary
     labels: tuple[str, ...]
     length: int
     memory: int
     none: bool
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary.of(self.tokenizer)
 
     @cached_property
     def encode(self) -> tokenizers.Encoder:
@@ -122,9 +120,18 @@ class Task:
         return remembered(model, **batch, window=self.length, memory=self.memory)
 
 
+def cut(task: Task, rows: Sequence[Row]) -> int:
+    """How many rows have texts that are not read to their ends."""
+    return sum(any(_cut(one) for one in task.features(row)) for row in rows)
+
+
 def learnt(task: Task, rows: Sequence[Row]) -> list[Any]:
     """The features of rows, one after the other."""
     return [one for row in rows for one in task.features(row)]
+
+
+def _cut(one: Feature | Choices) -> bool:
+    return one.cut > 0 if isinstance(one, Feature) else any(option.cut for option in one.options)
 
 
 def _length(one: Feature | Choices) -> int:

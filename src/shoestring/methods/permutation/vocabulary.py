@@ -31,7 +31,8 @@ class Marks(NamedTuple):
     """Of each id of a vocabulary: (V,) bool.
 
     starts_word    the token begins with a space or punctuation, or is a special one
-    closes_word    whatever follows it starts a word: special tokens, and those that end with a line break or a tab
+    closes_word    whatever follows it starts a word: special tokens, those that end with a line break or a tab, and
+                   those whose form says so
     ends_sentence  it ends with a full stop and the like, or holds a line break, or is the end of text
     """
 
@@ -59,14 +60,17 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
-        """Raises ValueError where a special token is lacking, or it cannot be told where words start."""
+        """Raises ValueError where a special token is lacking, which `prepared` adds, or words cannot be told apart."""
         ids: dict[str, Any] = {}
         for name in ("sep", "cls", "pad", "eos"):
             known = getattr(tokenizer, f"{name}_token_id")
             if known is None:
-                added = f'tokenizer.add_special_tokens({{"eos_token": "{tokenizers.EOS}"}})'
-                mend = added if name == "eos" else "prepared(tokenizer)"
-                raise ValueError(f"the tokenizer has no {name}_token: expected one; {mend} gives it one")
+                text = _ADDED.get(f"{name}_token", tokenizers.EOS)
+                mend = f'tokenizer.add_special_tokens({{"{name}_token": "{text}"}})'
+                raise ValueError(
+                    f"the tokenizer has no {name}_token: expected sep, cls, pad and eos tokens; {mend} gives it one, "
+                    "which the model's embedding needs a row for"
+                )
             ids[name] = int(known)
         marked = marks(tokenizer)
         return cls(**ids, size=len(marked.starts_word), **marked._asdict())
@@ -98,7 +102,8 @@ def opened(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def marks(tokenizer: PreTrainedTokenizerFast) -> Marks:
-    """Where words and sentences begin and end, for SentencePiece, byte-level BPE and WordPiece vocabularies.
+    """Where words and sentences begin and end, for SentencePiece, byte-level BPE, WordPiece and WordLevel vocabularies,
+    and for BPE that marks where words end.
 
     Raises ValueError for a vocabulary of another kind. As in the official code a piece of punctuation starts a word.
     """
@@ -111,9 +116,9 @@ def marks(tokenizer: PreTrainedTokenizerFast) -> Marks:
         if token in special:
             starts, closes, ends = True, True, token == tokenizer.eos_token
         else:
-            text, starts = read(token)
+            text, starts, closes = read(token)
             starts = starts or text[:1].isspace() or _punctuation(text[:1])
-            closes = text[-1:].isspace() and text[-1:] != " "
+            closes = closes or (text[-1:].isspace() and text[-1:] != " ")
             ends = "\n" in text or text.rstrip().rstrip(_CLOSING)[-1:] in tuple(_SENTENCE_ENDS)
         found.starts_word[number], found.closes_word[number], found.ends_sentence[number] = starts, closes, ends
     return found
@@ -123,21 +128,28 @@ def _punctuation(character: str) -> bool:
     return character not in ("", _TORN) and unicodedata.category(character)[0] in "PS"
 
 
-def _reader(tokenizer: PreTrainedTokenizerFast, vocabulary: dict[str, int]) -> Callable[[str], tuple[str, bool]]:
-    """Gives a token's text, its space included, and whether its form says that it starts a word."""
+def _reader(tokenizer: PreTrainedTokenizerFast, vocabulary: dict[str, int]) -> Callable[[str], tuple[str, bool, bool]]:
+    """Gives a token's text, its space included, and whether its form says that it starts a word, or ends one."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    if backend["model"]["type"] == "WordLevel":
+        return lambda token: (token, True, True)
     if backend["model"]["type"] == "WordPiece":
         prefix = backend["model"]["continuing_subword_prefix"]
-        return lambda token: (token.removeprefix(prefix), not token.startswith(prefix))
+        return lambda token: (token.removeprefix(prefix), not token.startswith(prefix), False)
+    if suffix := backend["model"].get("end_of_word_suffix"):
+        return lambda token: (token.removesuffix(suffix), False, token.endswith(suffix))
     if _mentions(backend, "ByteLevel"):
         from tokenizers.decoders import ByteLevel
 
         decoder = ByteLevel()
-        return lambda token: (str(decoder.decode([token])), False)
+        return lambda token: (str(decoder.decode([token])), False, False)
     if any(token.startswith(_SPACE) for token in vocabulary):
-        return lambda token: (token.replace(_SPACE, " "), False)
+        return lambda token: (token.replace(_SPACE, " "), False, False)
     kind = backend["model"]["type"]
-    raise ValueError(f"a {kind} vocabulary: expected SentencePiece, byte-level BPE or WordPiece, to tell words apart")
+    raise ValueError(
+        f"a {kind} vocabulary: expected SentencePiece, byte-level BPE, WordPiece, WordLevel or BPE with an "
+        "end_of_word_suffix, to tell words apart"
+    )
 
 
 def _mentions(backend: dict[str, Any], kind: str) -> bool:
