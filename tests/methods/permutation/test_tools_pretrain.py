@@ -333,7 +333,7 @@ def test_a_folder_in_use_a_torn_checkpoint_and_settings(pretrain, tmp_path, monk
     (saved / "model.safetensors").write_bytes(held[:-10])
     torn = pretrain()
     assert (torn.code, torn.err.count("\n")) == (2, 2)
-    assert torn.err.startswith("going on from step 3 of 6\nshoestring: ")
+    assert torn.err.startswith("going on from step 2 of 6\nshoestring: ")
     assert "model.safetensors" in torn.err
     assert "torn" in torn.err
     (out / "settled.json").write_text("{")

@@ -29,7 +29,7 @@ def ground(tmp_path: Path) -> Callable[..., Ground]:
     def made(**changes: Any) -> Ground:
         given = {"text": [str(text)], "model": "xlnet-tiny", "objective": "permutation", "length": 16, "batch": 4}
         given |= {"steps": 4, "seed": 0, "one_direction": False, "precision": "fp32", "checkpointing": False}
-        given |= dict.fromkeys(UNSAID) | {"tokenizer": "bytes", "accumulate": 1} | changes
+        given |= dict.fromkeys(UNSAID) | {"tokenizer": "bytes", "accumulate": 1, "text_field": "text"} | changes
         return prepare(Setting.of(given), tmp_path / "out")[0]
 
     return made

@@ -72,7 +72,7 @@ def model_of(folder: Path, dtype: torch.dtype | None = None, language: bool = Fa
         raise ValueError(f"{folder}: the weights lack {missing[0]}{more}")
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
-            raise ValueError(f"{folder}: tensor {name} holds what is no finite number: it comes of a run that diverged")
+            raise ValueError(f"{folder}: tensor {name} holds NaN or infinity: the weights are at fault")
     loaded: PreTrainedModel = model.eval()
     return loaded
 
