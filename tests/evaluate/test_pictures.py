@@ -69,6 +69,15 @@ def test_the_window_cuts_the_steep_start_and_keeps_every_end():
     assert pictures._window([falling, late], lower_is_better=True)[1] > 5.5
 
 
+def test_of_a_line_by_itself_with_few_points_all_is_shown():
+    falling = [(float(step), 10.0 / step, 0.0) for step in range(1, 12)]
+    for lower_is_better in (True, False):
+        low, high = pictures._window([falling], lower_is_better)
+        assert low < 10 / 11
+        assert high > 10
+    assert pictures._window([falling, falling], lower_is_better=True)[1] < 10
+
+
 @pytest.mark.parametrize("axis", ["step", "flops", "seconds"])
 @pytest.mark.parametrize("style", [WIDE, NARROW])
 def test_every_picture_has_a_panel_a_group_and_each_row_in_the_legend(axis, style):

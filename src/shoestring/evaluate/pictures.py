@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _TIMES = {"s": "seconds", "min": "minutes", "h": "hours"}
 _DASHES = ((4, 2), (1, 1.4), (6, 1.6, 1, 1.6), (2, 2))
 _LEAST_SPAN = 0.25  # of the largest cost, on the axis of costs
+_FEW = 20  # points, of which a steep start hides nothing
 _POINTS_DRAWN = 640  # in one picture: keeps a page with all its pictures below 1.5 MB
 
 
@@ -120,7 +121,12 @@ def _line(report: Report, row: str, axis: str, size: float) -> list[tuple[float,
 
 
 def _window(lines: list[list[tuple[float, float, float]]], lower_is_better: bool) -> tuple[float, float]:
-    """The range of the metric to show: all ends, and nine tenths of what followed the first three tenths of the way."""
+    """The range of the metric to show: all ends, and nine tenths of what followed the first three tenths of the way; of
+    a line by itself that has few points, all."""
+    if len(lines) == 1 and len(lines[0]) <= _FEW:
+        values = [value for _, mean, spread in lines[0] for value in (mean - spread, mean + spread)]
+        room = 0.06 * (max(values) - min(values)) or 0.01 * abs(max(values)) or 1.0
+        return min(values) - room, max(values) + room
     start = 0.3 * max(line[-1][0] for line in lines)
     sign = 1 if lower_is_better else -1
     late = sorted(sign * mean for line in lines for place, mean, _ in line if place >= start)
