@@ -116,3 +116,15 @@ def test_what_was_made_of_the_same_stays(tmp_path):
     (tmp_path / "runs").mkdir()
     files.made_of(tmp_path, {"text": "three"}, parts)
     assert "tokens/a.bin" in made()
+
+
+def test_the_plainest_spelling_of_what_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("w", "py", "python"):
+        (tmp_path / name).mkdir()
+    assert [files.spelled(name) for name in ("w", "w/", "./w", "./w//")] == ["w"] * 4
+    assert files.spelled(str(tmp_path / "w/")) == str(tmp_path / "w")
+    assert files.spelled("./none") == "./none", "a name on the Hub has no such start"
+    assert files.spelled("py/", ("python",)) == "py"
+    assert files.spelled("./python", ("python",)) == "./python", "another thing than python"
+    assert files.spelled("") == ""

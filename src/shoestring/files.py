@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,12 @@ def find(name: str) -> Path:
     return Path(shelf) / name
 
 
-def spelled(name: str, names: Container[str] = ()) -> str:
-    """A path in its plainest spelling: `w/` and `./w` are `w`, unless that is one of the names that mean another."""
-    plain = str(Path(name)) if name else name
+def spelled(name: str, names: Sequence[str] = ()) -> str:
+    """What is there in its plainest spelling: `w/` and `./w` are `w`, unless that is one of the names of other things.
+
+    Else a name is left alone: `./w` may be told from a name on the Hub.
+    """
+    plain = str(Path(name)) if name and Path(name).expanduser().exists() else name
     return name if plain in names else plain
 
 

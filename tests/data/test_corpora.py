@@ -64,7 +64,8 @@ def test_several_sources_are_read_as_a_folder_of_them_all(tmp_path):
     for split in SPLITS:
         one = [document.text for document in gathered(paths, split)]
         assert one == texts(tmp_path, split)
-        assert [document.text for document in gathered([*paths, "python"], split)] == [*texts("python", split), *one]
+        assert [document.text for document in gathered(["python", *paths], split)] == [*texts("python", split), *one]
+        assert [document.text for document in gathered([*paths, "python"], split)] == [*one, *texts("python", split)]
     apart = [paths[1], paths[2], str(tmp_path / "d_{split}.txt")]
     assert [[document.text for document in gathered(apart, split)] for split in SPLITS] == [
         ["b_train"],
@@ -81,13 +82,30 @@ def test_of_several_sources_none_needs_a_dev_part_of_its_own(tmp_path):
     parts = [{document.text for document in gathered(paths, split)} for split in SPLITS]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 60
     assert min(map(len, parts)) > 0
-    with pytest.raises(ValueError, match=r"0\.txt, .*1\.txt, .*10\.txt and 1 more: no dev text: where no file"):
+    with pytest.raises(ValueError, match=r"0\.txt, .*1\.txt, .*10\.txt and 1 more: no dev text: what no name"):
         list(gathered(paths[:4], "dev"))
+    assert [document.text for document in gathered([paths[0], "python"], "dev")] == texts("python", "dev")
     rows(tmp_path / "a.jsonl", 400)
     (tmp_path / "b.jsonl").write_text('{"body": "x"}\n' * 3)
     assert len(list(gathered([str(tmp_path / "a.jsonl")], "dev", text_field="text"))) > 0
     with pytest.raises(ValueError, match=r"b\.jsonl:1: no field 'text'; it has 'body'"):
         list(gathered([str(tmp_path / "a.jsonl"), str(tmp_path / "b.jsonl")], "dev"))
+
+
+def test_a_dev_file_stays_whole_for_who_measures_no_test(tmp_path):
+    (tmp_path / "text.txt").write_text("a text\n")
+    for number in range(20):
+        (tmp_path / "dev.txt").write_text(f"{number}")
+        for sources in ([tmp_path], [tmp_path / "text.txt", tmp_path / "dev.txt"]):
+            found = gathered([str(source) for source in sources], "dev", whole_dev=True)
+            assert f"{number}" in [document.text for document in found]
+
+
+def test_a_file_that_is_named_twice_is_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    with pytest.raises(ValueError, match=r"a\.txt is named twice, by itself or in a folder"):
+        list(gathered([str(tmp_path), str(tmp_path / "." / "a.txt")], "train"))
 
 
 def test_a_megabyte_of_plain_text_fills_each_split(tmp_path):
@@ -215,8 +233,8 @@ def unknown_suffix(path):
         (lambda path: path / "absent_{split}.txt", r"no file there: {split} was tried as train, training, dev"),
         (lambda path: path, r"no text in this folder: expected files ending in \.txt, \.jsonl, \.parquet"),
         (empty_file, r"a\.txt: the file is empty"),
-        (blank_file, r"no dev text: where no file is named after"),
-        (one_line, r"a\.txt: no dev text: where no file is named after"),
+        (blank_file, r"no dev text: what no name calls train, dev or test is cut"),
+        (one_line, r"a\.txt: no dev text: .*: give more text, or a file named after dev$"),
         (unknown_suffix, r"a\.docx: unknown kind of file: expected \.txt, \.jsonl, \.parquet, each also with \.gz"),
         (lambda path: "hf:", r"names no data set: expected hf:NAME"),
     ],

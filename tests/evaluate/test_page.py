@@ -160,6 +160,17 @@ def test_which_way_is_better_is_said(tmp_path):
     assert "Lower" not in turned
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_of_one_seed_no_spread_is_told(tmp_path):
+    several = report()
+    assert "mean ± standard deviation over seeds" in page(several, tmp_path)
+    rows = tuple(dataclasses.replace(row, scores={"dev loss": Score.of([2.0])}) for row in several.rows)
+    points = tuple(point for point in several.points if point.seed == 0)
+    one = page(dataclasses.replace(several, rows=rows, points=points), tmp_path)
+    assert "standard deviation" not in one
+    assert "of each row, of one seed" in one
+
+
 def test_a_large_report_stays_small(tmp_path):
     assert len(page(report(groups=4, steps=300), tmp_path)) < 1_500_000
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from shoestring import files
 from shoestring.data import formats, hub, python_library
-from shoestring.data.splits import SPLITS, WORDS, Document, Split, choose, named_split, without_split
+from shoestring.data.splits import SPLITS, WORDS, Document, Keep, Split, choose, named_split, without_split
 
 __all__ = ["Document", "Split", "documents", "fingerprint", "gathered", "located", "whole"]
 
@@ -54,26 +54,32 @@ def documents(
         raise ValueError(f"{source}: no {split} text in the domain {wanted}; it has {there}")
 
 
-def gathered(sources: Sequence[str], split: Split, text_field: str = "text") -> Iterator[Document]:
-    """The documents of one split of several sources, one after the other; of one, `documents`.
+def gathered(
+    sources: Sequence[str], split: Split, text_field: str = "text", whole_dev: bool = False
+) -> Iterator[Document]:
+    """The documents of one split of several sources, one source after the other; of one, `documents`.
 
     Files and folders among several are read as a folder of them all would be: names that say train, dev or test hold
-    for all, and no file needs a dev part of its own. Raises ValueError as `documents`.
+    for all, and none needs a dev part of its own.
+
+    whole_dev  nothing of a dev file becomes test, though no file is named so: for who measures no test
+    Raises ValueError as `documents`, and where a file is named twice.
     """
-    if len(sources) == 1:
-        yield from documents(sources[0], split, text_field=text_field)
-        return
-    paths = [source for source in sources if _is_path(source)]
-    for source in sources:
-        if source not in paths:
-            yield from documents(source, split, text_field=text_field)
-    files = list(chain.from_iterable(map(_named, paths)))
+    files = {source: _named(source, len(sources) > 1) for source in sources if _is_path(source)}
+    known: set[Path] = set()
+    for path, _, _ in chain.from_iterable(files.values()):
+        if (same := path.resolve()) in known:
+            raise ValueError(f"{path} is named twice, by itself or in a folder: expected each file once")
+        known.add(same)
+    rules = _rules(split, chain.from_iterable(files.values()), whole_dev)
     there = False
-    for document in _cut(files, split, text_field):
-        there = True
-        yield document
-    if files and not there:
-        raise _nothing(", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else ""), split)
+    for source in sources:
+        found = _cut(files[source], rules, text_field) if source in files else _every(source, split, text_field)
+        for document in found:
+            there = True
+            yield document
+    if not there:
+        raise _nothing(", ".join(sources[:3]) + (f" and {len(sources) - 3} more" if len(sources) > 3 else ""), split)
 
 
 def whole(source: str, text_field: str = "text") -> Iterator[Document]:
@@ -119,11 +125,15 @@ def _every(source: str, split: Split, text_field: str) -> Iterator[Document]:
     elif source.startswith(HUB_PREFIX):
         yield from hub.read(*_hub_name(source), split, text_field)
     else:
-        yield from _cut(_files(source), split, text_field)
+        files = _files(source)
+        yield from _cut(files, _rules(split, files), text_field)
 
 
-def _cut(files: Sequence[_File], split: Split, text_field: str) -> Iterator[Document]:
-    rules = choose(split, {named for _, _, named in files if named is not None})
+def _rules(split: Split, files: Iterable[_File], whole_dev: bool = False) -> dict[Split | None, Keep]:
+    return choose(split, {named for _, _, named in files if named is not None}, whole_dev)
+
+
+def _cut(files: Iterable[_File], rules: dict[Split | None, Keep], text_field: str) -> Iterator[Document]:
     for path, name, named in files:
         if named in rules:
             yield from formats.read(path, name, _domain(name), rules[named], text_field)
@@ -131,9 +141,9 @@ def _cut(files: Sequence[_File], split: Split, text_field: str) -> Iterator[Docu
 
 def _nothing(source: str, split: Split) -> ValueError:
     return ValueError(
-        f"{source}: no {split} text: where no file is named after train, dev or test, a twentieth is held out for each "
-        "of dev and test, row by row, or of plain text block by block (4 KB, to a blank line, or 64 KB), by a hash of "
-        "it: give more text, or such files"
+        f"{source}: no {split} text: what no name calls train, dev or test is cut by a hash of each row of a table and "
+        "each block of plain text, 4 KB and on to a blank line (64 KB at most); a twentieth is dev, another test: give "
+        f"more text, or a file named after {split}"
     )
 
 
@@ -148,9 +158,9 @@ def _hub_name(source: str) -> tuple[str, str | None]:
     return name, config or None
 
 
-def _named(source: str) -> list[_File]:
-    """The files of a source, one among others: what a file's name says of its split holds, though it is one alone."""
-    return [(path, name, named or named_split(name)) for path, name, named in _files(source)]
+def _named(source: str, several: bool) -> list[_File]:
+    """The files of a source; of several sources, a lone file's name says its split, too."""
+    return [(path, name, named or (named_split(name) if several else None)) for path, name, named in _files(source)]
 
 
 def _files(source: str) -> list[_File]:

@@ -53,10 +53,11 @@ def hashed_split(key: str) -> Split:
     return "dev" if fraction < TRAIN_SHARE + DEV_SHARE else "test"
 
 
-def choose(wanted: Split, named: Set[Split]) -> dict[Split | None, Keep]:
+def choose(wanted: Split, named: Set[Split], whole_dev: bool = False) -> dict[Split | None, Keep]:
     """From which files a split is drawn, and which of their texts it keeps.
 
-    named   the splits that file names give
+    named      the splits that file names give
+    whole_dev  files of dev are no test, though there is none
     Returns a rule for each kind of file to be read: by the split that the file is named after, None for files that
     name none, which are cut by hash. Of the named ones, a missing test set is half of dev, a missing dev set is a
     twentieth of train, and train alone is cut as files without a name are. Identical texts stay on one side.
@@ -65,7 +66,7 @@ def choose(wanted: Split, named: Set[Split]) -> dict[Split | None, Keep]:
     if wanted in named:
         rules[wanted] = _everything
     if "dev" in named:
-        if "test" not in named and wanted != "train":
+        if "test" not in named and wanted != "train" and not whole_dev:
             rules["dev"] = lambda text: _half(text) == wanted
     elif "train" in named:
         if "test" not in named:

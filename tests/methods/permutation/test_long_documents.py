@@ -14,14 +14,14 @@ from transformers import PreTrainedModel, XLNetConfig, XLNetLMHeadModel, XLNetMo
 from shoestring.methods.permutation.convert import from_transformers, to_transformers
 from shoestring.methods.permutation.features import PADDING
 from shoestring.methods.permutation.heads import with_head
-from shoestring.methods.permutation.long_documents import remembered
+from shoestring.methods.permutation.long_documents import reach, remembered
 
 CONFIG = {"vocab_size": 19, "d_model": 16, "n_layer": 3, "n_head": 2, "d_inner": 32, "initializer_range": 0.3}
 
 
 def classifier(**changes: Any) -> PreTrainedModel:
     torch.manual_seed(0)
-    body = from_transformers(XLNetLMHeadModel(XLNetConfig(**CONFIG, **changes))).double().eval()
+    body = from_transformers(XLNetLMHeadModel(XLNetConfig(**CONFIG | changes))).double().eval()
     return with_head(body, "classification", ["a", "b", "c"], seed=1)
 
 
@@ -180,3 +180,19 @@ def test_a_body_of_transformers_is_refused() -> None:
     model = to_transformers(classifier())
     with pytest.raises(ValueError, match="the body of a XLNetForSequenceClassification is not two-stream"):
         remembered(model, **documents([9]), window=4, memory=4)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize(("window", "memory"), [(4, 4), (4, 2), (4, 6), (3, 7)])
+def test_what_lies_beyond_reach_changes_nothing_and_what_lies_within_does(
+    layers: int, window: int, memory: int
+) -> None:
+    model, seen = classifier(n_layer=layers), reach(layers, window, memory)
+    assert reach(layers, window, 0) == window
+    batch = documents([seen + 5])
+    told = remembered(model, **batch, window=window, memory=memory).logits
+    for place, reached in ((4, False), (5, True)):
+        ids = batch["input_ids"].clone()
+        ids[0, place] = (ids[0, place] + 1) % 19
+        found = remembered(model, **{**batch, "input_ids": ids}, window=window, memory=memory).logits
+        assert torch.equal(found, told) != reached

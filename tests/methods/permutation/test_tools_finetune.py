@@ -199,12 +199,14 @@ def test_texts_that_are_cut_are_counted_and_few_first_texts_are_cut_row_by_row(f
     words = ("--columns", "a,b", "--label", "c", "--epochs", 1, "--length", 40)
     notes = notes_of(finetune(*words), tmp_path / "out")
     assert notes[0] == "36 rows to learn from, 4 of dev, 0 of test."
-    assert notes[1] == f"Dev is cut from {tmp_path / 'train.jsonl'} by a hash: row by row, as first texts are few."
-    assert notes[2].startswith(
-        "Of 40 rows, 20 are longer than is read, and cut: a larger --length reads more, or --mem"
+    assert notes[1].endswith("train.jsonl by a hash: row by row, as first texts are few or uneven.")
+    assert notes[2] == (
+        "20 of 40 rows are longer than --length 40, and cut. A larger one reads more, or windows of it, by --memory."
     )
-    whole = notes_of(finetune(*words, "--memory", 8, out="whole"), tmp_path / "whole")
-    assert not any("cut:" in note for note in whole)
+    far = notes_of(finetune(*words, "--memory", 8, out="far"), tmp_path / "far")
+    assert not any("rows are longer" in note for note in far)
+    near = notes_of(finetune(*words, "--memory", 8, "--length", 16, out="near"), tmp_path / "near")
+    assert near[2].startswith("20 of 40 rows are longer than the 40 tokens that are seen through a memory of 8 in wind")
 
 
 def test_documents_longer_than_the_length_are_read_through_the_memory(finetune, rows_file, tmp_path):
@@ -303,10 +305,10 @@ def test_rows_that_are_not_what_they_should_be(finetune, rows_file, tmp_path, ta
     ("words", "message"),
     [
         (("--train", "{tmp}/none.jsonl"), "none.jsonl: no such file"),
-        (("--columns", "a,b,c"), "--columns a,b,c: classification has one or two, as premise,hypothesis"),
+        (("--columns", "a,b,c"), "shoestring: --columns a,b,c: expected one or two texts, such as premise,hypothesis"),
         (("--columns", "a,"), "columns.1: expected"),
         (("--columns", "txt"), "train.jsonl:1: no 'txt'; it has 'text', 'label'"),
-        (("--task", "spans", "--columns", "text"), "--columns text: spans has three, as context,question,answers"),
+        (("--task", "spans", "--columns", "text"), "--columns text: expected three, for context,question,answers"),
         (("--label", "text"), "'text' has 30 labels in 30 rows, such as"),
         (("--task", "spans", "--memory", "8"), "--memory 8: spans reads a long context window by window"),
         (("--layer-decay", "0"), "layer_decay: expected greater than 0"),
@@ -352,9 +354,7 @@ def test_a_model_that_is_none(call, rows_file, base, tmp_path):
     smaller = tokenizers.byte_tokenizer()
     smaller.add_special_tokens({"sep_token": "<sep>", "cls_token": "<sep>", "pad_token": "<sep>"})
     smaller.save_pretrained(torn)
-    assert (
-        "pad_token_id is 259 in config.json but 257 of the tokenizer, which has" in call("finetune", torn, *words).err
-    )
+    assert "pad_token_id is 259 in config.json but 257 of the tokenizer:" in call("finetune", torn, *words).err
     lacking = tokenizers.byte_tokenizer()
     lacking.save_pretrained(torn)
     assert "torn: the tokenizer has no sep_token: expected sep, cls" in call("finetune", torn, *words).err

@@ -152,11 +152,14 @@ def test_a_folder_that_may_not_be_written(call, model, tmp_path, monkeypatch):
     def forbidden(path: Path, *_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(Path, "open", forbidden)
-    done = call(model, "--text", TEXT, "--span", "4:12", "--out", tmp_path / "a.jsonl")
+    words = (model, "--text", TEXT, "--span", "4:12", "--out", tmp_path / "a.jsonl")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", forbidden)
+        done = call(*words)
     assert (done.code, done.err.count("\n")) == (2, 1)
-    assert done.err.endswith(": Permission denied\n")
-    assert "Errno" not in done.err
+    assert f"--out {tmp_path / 'a.jsonl'}: cannot be written (Permission denied): give another" in done.err
+    assert [*tmp_path.iterdir()] == []
+    assert call(*words).code == 0
 
 
 def test_a_model_of_masks_is_told_a_span_token_by_token(call, model, tmp_path):

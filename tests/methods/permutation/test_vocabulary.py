@@ -143,6 +143,22 @@ def test_words_of_a_bpe_that_marks_their_ends() -> None:
     assert "." in {token.removesuffix("</w>") for token in of(marks(tokenizer).ends_sentence, tokenizer)}
 
 
+def test_words_of_bytes_that_mark_their_ends() -> None:
+    """As CLIP's."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(False)])
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=600, end_of_word_suffix="</w>", initial_alphabet=alphabet)
+    backend.train_from_iterator(["naïve you café…"] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    known = marks(tokenizer)
+    assert "you</w>" in of(known.closes_word, tokenizer)
+    assert not {"you</w>", "Ã", "©", "¯"} & of(known.starts_word, tokenizer), "as letters of another alphabet are not"
+    assert "âĢ¦</w>" in of(known.ends_sentence, tokenizer)
+
+
 def test_what_ends_a_sentence(pieces: PreTrainedTokenizerFast) -> None:
     assert of(Vocabulary.of(pieces).ends_sentence, pieces) == {".", "!", "?", "</s>"}
     texts = ['He "ran." The end.\n', "So?) No!' Yes."] * 300

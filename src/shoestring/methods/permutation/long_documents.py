@@ -14,6 +14,16 @@ from shoestring.methods.permutation.backbone import TwoStream
 READ = "long_documents"  # the field of a configuration that says how a model was fine-tuned to read them
 
 
+def reach(layers: int, window: int, memory: int) -> int:
+    """How many tokens of a document, counted from its end, `remembered` can see: what stands before changes nothing.
+
+    A layer looks back on `memory` states, each of which stands in a window that it could see, and so on below. Without
+    a memory it is the window.
+    """
+    back = -(-memory // window) * window  # to the start of the window that the oldest state stands in
+    return window + memory + (layers - 1) * back
+
+
 def remembered(
     model: PreTrainedModel,
     input_ids: Tensor,
@@ -29,7 +39,7 @@ def remembered(
         remembered(model, **collate(features, pad), window=512, memory=512).loss
 
     model           with a two-stream body and a head that reads the last token: of classification or choices
-    input_ids       (B, T), padded at the left, or (B, options, T); token_type_ids alike
+    input_ids       (B, T), padded at the left, or (B, options, T); token_type_ids alike. More than `reach` is not seen
     attention_mask  of the same shape: 0 where a token is padding
     window, memory  W and M, in tokens; as the configuration says that it was fine-tuned unless given. Windows are
                     counted from a document's end, so that the first may be shorter

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerFast, XLNetConfig, XLNetLMHeadModel
@@ -138,7 +137,7 @@ def _prepared(recipe: Recipe, runs: int, out: Path) -> Ground:
 
 
 def documents(recipe: Recipe, split: Split) -> Iterator[Document]:
-    return chain.from_iterable(corpora.documents(corpora.located(name), split) for name in recipe.text.sources)
+    return corpora.gathered([corpora.located(name) for name in recipe.text.sources], split)
 
 
 def _bytes(recipe: Recipe, model: XLNetLMHeadModel) -> float:

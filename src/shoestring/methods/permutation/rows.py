@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 R = TypeVar("R")
 _DEV = 10  # one in so many of train
+_LEAST, _MOST = 0.03, 0.25  # of the rows, where those of one first text stay together
 _LISTED = 8
 
 
@@ -46,24 +47,51 @@ def _digest(text: str) -> bytes:
 def parted(
     rows: Sequence[R], texts: Callable[[R], Sequence[str]], label: Callable[[R], str]
 ) -> tuple[list[R], list[R], bool]:
-    """Train and dev, and whether rows of one first text stay on one side.
+    """Train and dev, and whether all rows of one first text are on one side.
 
     texts, label  give all texts of a row, and its class
-    By `held_out`; where that leaves none for one of them, or none of a class for train, the rows of each class are cut
-    instead, by a hash of all texts: of every class with two or more, a tenth of them, at least one. Raises
-    ValueError where no class has two.
+    By `held_out`, but for first texts whose classes train would lack: these are learnt. Where that makes dev none or
+    much more or less than a tenth, first texts are taken in the order of their hashes until there is a tenth. Where
+    that does not help either, as with few first texts, the rows of each class are cut by a hash of all their texts: of
+    every class with two or more, a tenth of them, at least one. Raises ValueError where no class has two.
     """
-    dev = [row for row in rows if held_out(texts(row)[0])]
-    train = [row for row in rows if not held_out(texts(row)[0])]
-    if train and dev and {*map(label, dev)} <= {*map(label, train)}:
-        return train, dev, True
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(texts(row)[0], []).append(place)
+    firsts = sorted(groups, key=_digest)
+    for chosen in ([first for first in firsts if held_out(first)], _tenth(firsts, groups, len(rows))):
+        out = _covered(chosen, groups, [label(row) for row in rows])
+        if _LEAST * len(rows) <= len(out) <= _MOST * len(rows):
+            return *_sides(rows, out), True
     classed: dict[str, list[int]] = {}
     for place in sorted(range(len(rows)), key=lambda place: _digest("\0".join(texts(rows[place])))):
         classed.setdefault(label(rows[place]), []).append(place)
     out = {place for places in classed.values() for place in places[: -(-len(places) // _DEV)] if len(places) > 1}
     if not out:
         raise ValueError(f"{len(rows)} rows, none of a class that another has, too: expected more, or --dev")
-    return [row for at, row in enumerate(rows) if at not in out], [rows[at] for at in sorted(out)], False
+    return *_sides(rows, out), False
+
+
+def _tenth(firsts: Sequence[str], groups: Mapping[str, Sequence[int]], rows: int) -> list[str]:
+    """First texts, in order, as many as have no more than a tenth of the rows together."""
+    left, chosen = max(1, rows // _DEV), []
+    for first in firsts:
+        if len(groups[first]) <= left:
+            chosen.append(first)
+            left -= len(groups[first])
+    return chosen
+
+
+def _covered(chosen: Sequence[str], groups: Mapping[str, Sequence[int]], labels: Sequence[str]) -> set[int]:
+    """The places of the rows of the first texts chosen, but for those with a class that no other rows have."""
+    out = {place for first in chosen for place in groups[first]}
+    learnt = {label for place, label in enumerate(labels) if place not in out}
+    kept = [first for first in chosen if {labels[place] for place in groups[first]} <= learnt]
+    return {place for first in kept for place in groups[first]}
+
+
+def _sides(rows: Sequence[R], out: set[int]) -> tuple[list[R], list[R]]:
+    return [row for place, row in enumerate(rows) if place not in out], [rows[place] for place in sorted(out)]
 
 
 def text_of(row: dict[str, Any], column: str, place: str, number: bool = False) -> str:

@@ -34,7 +34,7 @@ _Length = Annotated[
     int | None, typer.Option(min=8, help="Tokens read at once; 128 unless said, 512 of spans and choices.")
 ]
 _Memory = Annotated[
-    int, typer.Option(min=0, help="Longer texts are read whole, through so many remembered states; 0 cuts them.")
+    int, typer.Option(min=0, help="Longer texts are read in windows, through so many remembered states; 0 cuts them.")
 ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from shoestring import config, files
 from shoestring.methods.permutation.heads import Kind
@@ -49,22 +49,21 @@ class Setting(config.Recipe):
         task = given["task"]
         if given["memory"] and task == "spans":
             raise ValueError(f"--memory {given['memory']}: spans reads a long context window by window: leave it out")
-        if given["columns"] is None:
-            told["columns"] = COLUMNS[task]
-        else:
-            told["columns"] = [name.strip() for name in given["columns"].split(",")]
+        told["columns"] = _columns(task, given["columns"])
         told["length"] = given["length"] or (_SHORT if task == "classification" else _LONG)
         told |= {name: files.spelled(given[name]) for name in _PATHS if given[name] is not None}
         return config.check(told, cls, "finetune")
 
-    @model_validator(mode="after")
-    def _fits(self) -> Setting:
-        expected = (1, 2) if self.task == "classification" else (3,)
-        if len(self.columns) not in expected:
-            few = (
-                "one or two, as premise,hypothesis"
-                if len(expected) > 1
-                else f"three, as {','.join(COLUMNS[self.task])}"
-            )
-            raise ValueError(f"--columns {','.join(self.columns)}: {self.task} has {few}")
-        return self
+
+def _columns(task: Kind, given: str | None) -> list[str]:
+    """Raises ValueError where there are more or fewer than the task has."""
+    if given is None:
+        return [*COLUMNS[task]]
+    columns = [name.strip() for name in given.split(",")]
+    classifying = task == "classification"
+    if len(columns) not in ((1, 2) if classifying else (3,)):
+        expected = (
+            "one or two texts, such as premise,hypothesis" if classifying else f"three, for {','.join(COLUMNS[task])}"
+        )
+        raise ValueError(f"--columns {given}: expected {expected}")
+    return columns

@@ -24,7 +24,7 @@ from shoestring.methods.permutation import tools_opened
 from shoestring.methods.permutation.feature_stream import FeatureBatches
 from shoestring.methods.permutation.heads import with_head
 from shoestring.methods.permutation.layer_decay import parameter_groups
-from shoestring.methods.permutation.long_documents import READ
+from shoestring.methods.permutation.long_documents import READ, reach
 from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.tools_finetune_setting import Setting
 from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, save, tell, tell_going_on
@@ -79,7 +79,8 @@ class Ground:
         setting, tokenizer = self.setting, tools_opened.tokenizer_of(self.start, self.pretrained)
         none = any(isinstance(row, Asked) and not row.answers for row in self.rows.train)
         known = tokenizer, tools_opened.vocabulary_of(self.start, tokenizer)
-        return Task(setting.task, *known, self.rows.labels, setting.length, setting.memory, none)
+        seen = reach(self.pretrained.config.n_layer, setting.length, setting.memory)
+        return Task(setting.task, *known, self.rows.labels, setting.length, setting.memory, seen, none)
 
     @cached_property
     def learnt(self) -> list[Any]:
@@ -238,17 +239,26 @@ def _notes(ground: Ground, found: Outcome) -> Iterator[str]:
     setting, rows = ground.setting, ground.rows
     yield f"{len(rows.train):,} rows to learn from, {len(rows.dev):,} of dev, {len(rows.test):,} of test."
     if rows.together is not None:
-        how = "rows of one first text on one side" if rows.together else "row by row, as first texts are few"
+        how = "rows of one first text on one side" if rows.together else "row by row, as first texts are few or uneven"
         yield f"Dev is cut from {setting.train} by a hash: {how}."
     every = (*rows.train, *rows.dev, *rows.test)
     if count := cut(ground.task, every):
-        mend = "" if setting.task == "spans" else ", or --memory all of them"
-        what = "questions" if setting.task == "spans" else "rows"
-        more = f"a larger --length reads more{mend}"
-        yield f"Of {len(every):,} {what}, {count:,} are longer than is read, and cut: {more}."
+        yield f"{count:,} of {len(every):,} rows {_left_out(ground.task)}"
     rate = f"learning rate {found.learning_rate:g}"
     yield f"Epoch {found.best + 1} of {setting.epochs} is taken, the best on dev, which it was chosen by; {rate}."
     labels = Counter(row.label for row in rows.dev if isinstance(row, Labelled))
     if labels:
         most, count = labels.most_common(1)[0]
         yield f"Always saying {most!r} would be right on {count / len(rows.dev):.1%} of dev."
+
+
+def _left_out(task: Task) -> str:
+    """What rows that are not read whole have, and what would help."""
+    if task.kind == "spans":
+        return f"have a question of more tokens than is read, half of --length {task.length}: it is cut."
+    if task.memory:
+        return (
+            f"are longer than the {task.reach:,} tokens that are seen through a memory of {task.memory} in windows of "
+            f"{task.length}: what stands before them changes nothing. A larger --memory or --length sees more."
+        )
+    return f"are longer than --length {task.length}, and cut. A larger one reads more, or windows of it, by --memory."

@@ -88,12 +88,13 @@ def tokenizer_of(folder: Path, model: PreTrainedModel) -> PreTrainedTokenizerFas
             f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows: "
             "use the tokenizer the model was trained with"
         )
-    for name in ("pad_token_id", "eos_token_id") if len(tokenizer) < rows else ():
+    unsaid = type(model.config)()  # what a configuration has that nobody set
+    for name in ("pad_token_id", "eos_token_id"):
         stated, own = getattr(model.config, name), getattr(tokenizer, name)
-        if None not in (stated, own) and stated != own:
+        if None not in (stated, own) and stated not in (own, getattr(unsaid, name)):
             raise ValueError(
-                f"{folder}: {name} is {stated} in config.json but {own} of the tokenizer, which has {len(tokenizer)} "
-                f"tokens for {rows} rows: use the tokenizer the model was trained with, or set config.json right"
+                f"{folder}: {name} is {stated} in config.json but {own} of the tokenizer: use the tokenizer the model "
+                "was trained with, or set config.json right"
             )
     return tokenizer
 

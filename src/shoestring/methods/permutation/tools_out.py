@@ -74,18 +74,30 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, fold
 
 @contextmanager
 def writing(out: Path) -> Iterator[TextIO]:
-    """A file that is whole or not there."""
+    """A file that is whole or not there. Raises ValueError where it cannot be written."""
     beside = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    out.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with beside.open("w", encoding="utf-8") as stream:
+        with _told(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stream = beside.open("w", encoding="utf-8")
+        with stream:
             yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(out)
+            with _told(out):
+                stream.flush()
+                os.fsync(stream.fileno())
+        with _told(out):
+            beside.replace(out)
     finally:
         with suppress(OSError):  # there is none where it could not be made
             beside.unlink()
+
+
+@contextmanager
+def _told(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"--out {out}: cannot be written ({error.strerror or error}): give another") from error
 
 
 def tell_going_on(folder: Path, steps: int) -> None:

@@ -190,4 +190,5 @@ def _tokenizer(ground: Ground) -> PreTrainedTokenizerFast:
 
 
 def _documents(setting: Setting, split: Split) -> Iterator[Document]:
-    return corpora.gathered([corpora.located(name) for name in setting.text], split, setting.text_field)
+    sources = [corpora.located(name) for name in setting.text]
+    return corpora.gathered(sources, split, setting.text_field, whole_dev=True)

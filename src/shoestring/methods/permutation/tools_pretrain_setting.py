@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from shoestring import config, files
 from shoestring.data import corpora
@@ -52,7 +52,7 @@ class Setting(config.Recipe):
     def of(cls, given: Mapping[str, Any]) -> Setting:
         """By the command's options. Raises ValueError where one is none, or they do not fit together."""
         told = {name: value for name, value in given.items() if name in cls.model_fields}
-        told["text"] = [files.spelled(name, corpora.BUILT_IN) for name in given["text"]]
+        told["text"] = [files.spelled(name, (corpora.BUILT_IN,)) for name in given["text"]]
         told["model"] = files.spelled(given["model"], configurations.names())
         new, causal, length = is_new(given["model"]), given["objective"] == "autoregressive", given["length"]
         if not new and given["tokenizer"] is not None:
@@ -71,7 +71,9 @@ class Setting(config.Recipe):
             "segments": "one" if causal else "two",
         }
         told |= {name: value for name, value in unsaid.items() if given[name] is None}
-        return config.check(told | {"one_direction": causal or given["one_direction"]}, cls, "pretrain")
+        setting = config.check(told | {"one_direction": causal or given["one_direction"]}, cls, "pretrain")
+        setting._check_together()
+        return setting
 
     @property
     def directions(self) -> int:
@@ -81,8 +83,7 @@ class Setting(config.Recipe):
     def new(self) -> bool:
         return is_new(self.model)
 
-    @model_validator(mode="after")
-    def _fits(self) -> Setting:
+    def _check_together(self) -> None:
         parts = self.accumulate * self.directions
         if self.batch % parts:
             what = "--accumulate times directions (--one-direction has one)"
@@ -92,7 +93,6 @@ class Setting(config.Recipe):
         if len(set(self.text)) < len(self.text):
             raise ValueError("TEXT: expected each source once")
         check_lengths(self.length, self.reuse, self.predicted, self.memory, self.segments)
-        return self
 
 
 def _predicted(objective: Kind, length: int) -> int:

@@ -40,6 +40,7 @@ class Task:
     vocabulary  of the tokenizer
     labels      of a classification
     length      tokens read at once; memory, states through which longer texts are read, none where 0
+    reach       tokens of a text, from its end, that are seen through the memory
     none        whether a question may have no answer
     """
 
@@ -49,6 +50,7 @@ class Task:
     labels: tuple[str, ...]
     length: int
     memory: int
+    reach: int
     none: bool
 
     @cached_property
@@ -121,8 +123,8 @@ class Task:
 
 
 def cut(task: Task, rows: Sequence[Row]) -> int:
-    """How many rows have texts that are not read to their ends."""
-    return sum(any(_cut(one) for one in task.features(row)) for row in rows)
+    """How many rows have texts of which something is left out, or not reached through the memory."""
+    return sum(any(_cut(one) or _length(one) > task.reach for one in task.features(row)) for row in rows)
 
 
 def learnt(task: Task, rows: Sequence[Row]) -> list[Any]:

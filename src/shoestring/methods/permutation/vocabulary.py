@@ -60,7 +60,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> Vocabulary:
-        """Raises ValueError where a special token is lacking, which `prepared` adds, or words cannot be told apart."""
+        """Raises ValueError where words cannot be told apart, or a special token is lacking (see `prepared`)."""
         ids: dict[str, Any] = {}
         for name in ("sep", "cls", "pad", "eos"):
             known = getattr(tokenizer, f"{name}_token_id")
@@ -77,7 +77,8 @@ class Vocabulary:
 
 
 def prepared(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFast, int]:
-    """The same object with <sep>, <cls> and <pad> as special tokens where it lacked them, and how many ids were added.
+    """The same object with <sep>, <cls> and <pad> as special tokens where it lacked them, and how many ids were added;
+    an end of text it must have.
 
     Its fingerprint changes with them: to be called before text is packed.
     """
@@ -131,25 +132,30 @@ def _punctuation(character: str) -> bool:
 def _reader(tokenizer: PreTrainedTokenizerFast, vocabulary: dict[str, int]) -> Callable[[str], tuple[str, bool, bool]]:
     """Gives a token's text, its space included, and whether its form says that it starts a word, or ends one."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
-    if backend["model"]["type"] == "WordLevel":
+    kind = backend["model"]["type"]
+    if kind == "WordLevel":
         return lambda token: (token, True, True)
-    if backend["model"]["type"] == "WordPiece":
+    if kind == "WordPiece":
         prefix = backend["model"]["continuing_subword_prefix"]
         return lambda token: (token.removeprefix(prefix), not token.startswith(prefix), False)
-    if suffix := backend["model"].get("end_of_word_suffix"):
-        return lambda token: (token.removesuffix(suffix), False, token.endswith(suffix))
+    suffix = backend["model"].get("end_of_word_suffix") or ""
     if _mentions(backend, "ByteLevel"):
         from tokenizers.decoders import ByteLevel
 
         decoder = ByteLevel()
-        return lambda token: (str(decoder.decode([token])), False, False)
+        return lambda token: (str(decoder.decode([token.removesuffix(suffix)])), False, _ends(token, suffix))
+    if suffix:
+        return lambda token: (token.removesuffix(suffix), False, _ends(token, suffix))
     if any(token.startswith(_SPACE) for token in vocabulary):
         return lambda token: (token.replace(_SPACE, " "), False, False)
-    kind = backend["model"]["type"]
     raise ValueError(
         f"a {kind} vocabulary: expected SentencePiece, byte-level BPE, WordPiece, WordLevel or BPE with an "
         "end_of_word_suffix, to tell words apart"
     )
+
+
+def _ends(token: str, suffix: str) -> bool:
+    return bool(suffix) and token.endswith(suffix)
 
 
 def _mentions(backend: dict[str, Any], kind: str) -> bool:
