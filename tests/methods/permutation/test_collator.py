@@ -320,9 +320,9 @@ def test_examples_that_are_none(examples: list[dict[str, Any]], message: str) ->
 def test_a_tokenizer_whose_words_are_not_known_takes_single_tokens() -> None:
     from tokenizers import Tokenizer, models
 
-    backend = Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a"))
+    backend = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     assert PermutationCollator(tokenizer, spans="single")([example(0, 1, 1)])["targets"].shape == (1, 1)
     collator = PermutationCollator(tokenizer)
-    with pytest.raises(ValueError, match="a WordLevel vocabulary"):
+    with pytest.raises(ValueError, match="a BPE vocabulary: expected SentencePiece"):
         collator([example(0, 1, 1)])
