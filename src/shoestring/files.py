@@ -47,11 +47,16 @@ def find(name: str) -> Path:
 
 
 def spelled(name: str, names: Sequence[str] = ()) -> str:
-    """What is there in its plainest spelling: `w/` and `./w` are `w`, unless that is one of the names of other things.
+    """What is there in its plainest spelling: `w/`, `./w` and the whole path are `w`, unless that is one of the names.
 
+    names  of other things, which are no paths
     Else a name is left alone: `./w` may be told from a name on the Hub.
     """
-    plain = str(Path(name)) if name and Path(name).expanduser().exists() else name
+    path = Path(name).expanduser()
+    if not name or not path.exists():
+        return name
+    here = Path.cwd()
+    plain = str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else Path(name))
     return name if plain in names else plain
 
 

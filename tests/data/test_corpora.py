@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shoestring.data.corpora import documents, fingerprint, gathered, located
+from shoestring.data.corpora import documents, fingerprint, gathered, located, sides
 from shoestring.data.splits import SPLITS
 
 DATA = Path(os.environ.get("SHOESTRING_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -73,6 +73,27 @@ def test_several_sources_are_read_as_a_folder_of_them_all(tmp_path):
         ["d_test"],
     ]
     assert [document.text for document in gathered(paths[1:2], "train")] == texts(paths[1], "train")
+
+
+def test_folders_below_the_one_of_all_say_what_is_whose(tmp_path):
+    """Above it they say nothing: whatever lies below a folder `test`, say."""
+    above = tmp_path / "test"
+    for name in ("train/a", "dev/a", "test/a"):
+        (above / name).parent.mkdir(parents=True, exist_ok=True)
+        (above / f"{name}.txt").write_text(name)
+    for paths in ([above / "train", above / "dev", above / "test"], [above / f"{name}/a.txt" for name in SPLITS]):
+        sources = [str(path) for path in paths]
+        assert [[one.text for one in gathered(sources, split)] for split in SPLITS] == [
+            ["train/a"],
+            ["dev/a"],
+            ["test/a"],
+        ]
+        assert sides(sources) == {"train": 1, "dev": 1, "test": 1}
+    rows(above / "b.jsonl", 200)
+    rows(above / "c.jsonl", 200)
+    sources = [str(above / "b.jsonl"), str(above / "c.jsonl")]
+    assert sides([*sources, "python"]) == {None: 2}
+    assert len(list(gathered(sources, "train"))) > 300
 
 
 def test_of_several_sources_none_needs_a_dev_part_of_its_own(tmp_path):

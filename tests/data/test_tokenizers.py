@@ -118,6 +118,17 @@ def test_a_folder_without_a_tokenizer_and_a_damaged_one(tmp_path):
         assert "\n" not in str(raised.value)
 
 
+def test_what_the_library_says_of_a_full_disk_is_an_error_of_the_system(tmp_path, monkeypatch):
+    def full(self, *_, **__):
+        raise Exception("No space left on device (os error 28)")
+
+    tokenizers.save(BPE, tmp_path / "a")
+    assert tokenizers.fingerprint(tokenizers.load(str(tmp_path / "a"))) == tokenizers.fingerprint(BPE)
+    monkeypatch.setattr(type(BPE), "save_pretrained", full)
+    with pytest.raises(OSError, match=r"b: the tokenizer cannot be written \(No space left on device"):
+        tokenizers.save(BPE, tmp_path / "b")
+
+
 def test_a_tokenizer_without_an_end_of_text_or_without_words(tmp_path):
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast

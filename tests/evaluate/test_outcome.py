@@ -49,6 +49,7 @@ def test_how_fast_it_runs_may_change(tmp_path: Path) -> None:
         (RECIPE.replace("length: 4", "length: 5"), r"text.length=4, this one has text.length=5"),
         (RECIPE + "seed: 1\n", "seed=None, this one has seed=1"),
         ("compute: {workers: null}\ntext: {length: 4}\n", "steps=3, this one has steps=None"),
+        ("rows: 5\nmodel: w\n", "it holds a run of another kind"),
         ("steps: 5\ntext: {length: 9}\n", "a run with steps=3, text.length=4, this one has steps=5, text.length=9"),
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
@@ -13,7 +15,7 @@ from shoestring import files
 from shoestring.data import formats, hub, python_library
 from shoestring.data.splits import SPLITS, WORDS, Document, Keep, Split, choose, named_split, without_split
 
-__all__ = ["Document", "Split", "documents", "fingerprint", "gathered", "located", "whole"]
+__all__ = ["Document", "Split", "documents", "fingerprint", "gathered", "located", "sides", "whole"]
 
 BUILT_IN = "python"
 HUB_PREFIX = "hf:"
@@ -59,13 +61,13 @@ def gathered(
 ) -> Iterator[Document]:
     """The documents of one split of several sources, one source after the other; of one, `documents`.
 
-    Files and folders among several are read as a folder of them all would be: names that say train, dev or test hold
-    for all, and none needs a dev part of its own.
+    Files and folders among several are read as the folder that they are in would be: names below it that say train, dev
+    or test hold for all, and none needs a dev part of its own.
 
     whole_dev  nothing of a dev file becomes test, though no file is named so: for who measures no test
     Raises ValueError as `documents`, and where a file is named twice.
     """
-    files = {source: _named(source, len(sources) > 1) for source in sources if _is_path(source)}
+    files = _named([source for source in sources if _is_path(source)])
     known: set[Path] = set()
     for path, _, _ in chain.from_iterable(files.values()):
         if (same := path.resolve()) in known:
@@ -158,9 +160,26 @@ def _hub_name(source: str) -> tuple[str, str | None]:
     return name, config or None
 
 
-def _named(source: str, several: bool) -> list[_File]:
-    """The files of a source; of several sources, a lone file's name says its split, too."""
-    return [(path, name, named or (named_split(name) if several else None)) for path, name, named in _files(source)]
+def sides(sources: Sequence[str]) -> dict[Split | None, int]:
+    """How many files of `gathered` are each split by their names; None stands for those that are cut."""
+    files = chain.from_iterable(_named([source for source in sources if _is_path(source)]).values())
+    return dict(Counter(named for _, _, named in files))
+
+
+def _named(sources: Sequence[str]) -> dict[str, list[_File]]:
+    """The files of each source; of several sources, the path of each below the folder of all says its split, too."""
+    found = {source: _files(source) for source in sources}
+    if len(found) < 2:
+        return found
+    paths = {path: path.resolve() for files in found.values() for path, _, _ in files}
+    above = os.path.commonpath([path.parent for path in paths.values()])
+
+    def split(path: Path) -> Split | None:
+        return named_split(paths[path].relative_to(above).as_posix())
+
+    return {
+        source: [(path, name, named or split(path)) for path, name, named in files] for source, files in found.items()
+    }
 
 
 def _files(source: str) -> list[_File]:

@@ -52,7 +52,9 @@ def read(path: Path, name: str, domain: str, keep: Keep, text_field: str) -> Ite
 def row_document(row: dict[str, Any], place: str, domain: str, text_field: str) -> Document:
     """A row of a table as a document, in the domain that it names, if any; ValueError where it holds no text."""
     if text_field not in row:
-        raise ValueError(f"{place}: no field {text_field!r}; it has {_listed(row)}: name the right one as text_field")
+        raise ValueError(
+            f"{place}: no field {text_field!r}; it has {_listed(row)}: name the right one as text_field (--text-field)"
+        )
     text = row[text_field]
     if not isinstance(text, str):
         raise ValueError(f"{place}: field {text_field!r} holds {type(text).__name__}, expected text")

@@ -83,6 +83,16 @@ def resolve(spec: str, texts: Iterable[str]) -> PreTrainedTokenizerFast:
     return load(spec)
 
 
+def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a tokenizer's files. Raises OSError where they cannot be: the library says so by a bare Exception."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise OSError(f"{folder}: the tokenizer cannot be written ({error})") from error
+
+
 def fingerprint(tokenizer: PreTrainedTokenizerFast) -> str:
     """A short SHA-256 over what turns text into ids; how a caller last padded or cut is no part of it."""
     backend = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -144,8 +154,9 @@ def _from_pretrained(name: str, offline: bool) -> Any:
     try:
         return AutoTokenizer.from_pretrained(name, local_files_only=offline, trust_remote_code=False)
     except Exception as error:
-        # Of a damaged tokenizer.json the library says so by a bare Exception; any other kind than these is a bug.
-        if type(error) is not Exception and not isinstance(error, OSError | ValueError | KeyError):
+        # Of a damaged tokenizer.json the library says so by a bare Exception, of one without its configuration by a
+        # TypeError; any other kind than these is a bug.
+        if type(error) is not Exception and not isinstance(error, OSError | ValueError | KeyError | TypeError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(

@@ -90,6 +90,8 @@ def _same(path: Path, recipe: str) -> None:
             raise ValueError(f"{path}: not the recipe of a run: give another --out, or delete the folder")
         before, now = _flat(before), _flat(now)
         keys = [key for key in sorted({*before, *now} - {*_FREE}) if before.get(key) != now.get(key)]
+        if keys and _begun(path.parent) and len({*before} & {*now}) < len({*before} | {*now}) / 2:
+            raise ValueError(f"{path.parent}: it holds a run of another kind: give another --out, or delete the folder")
         if keys and _begun(path.parent):
             there, here = (", ".join(f"{key}={one.get(key)!r}" for key in keys) for one in (before, now))
             raise ValueError(

@@ -88,7 +88,11 @@ def load(path: Path, run: Run, *, hooks: Sequence[Hook] | None = None, ledger: L
     hooks   those given to `save`, in the same order; None takes the run without their memory, to branch off it
     Raises ValueError naming the file that is absent, torn or changed, or the tensor that does not fit.
     """
-    manifest.verify(path)
+    try:
+        manifest.verify(path)
+    except ValueError as error:
+        mend = "delete this checkpoint, and the run goes on from one before it, or begins anew"
+        raise ValueError(f"{error}: {mend}") from error
     here = runtime.current()
     run.model, run.optimizer = here.prepare(run.model, run.optimizer)
     model = runtime.unwrap(run.model)

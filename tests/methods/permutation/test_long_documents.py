@@ -166,7 +166,7 @@ def test_what_does_not_fit(change: dict[str, Any], message: str) -> None:
 
 def test_windows_as_the_configuration_says() -> None:
     model, batch = classifier(), documents([9, 7])
-    with pytest.raises(ValueError, match="windows of None tokens, None of memory: expected one or more of each"):
+    with pytest.raises(ValueError, match="the configuration does not say how long documents are read: give window"):
         remembered(model, **batch)
     model.config.long_documents = {"window": 4, "memory": 6}
     with torch.no_grad():

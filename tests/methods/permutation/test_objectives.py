@@ -42,6 +42,16 @@ class Spy(nn.Module):
         return self.found[-1]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_body_of_transformers_is_refused(kind: Kind, pair: Callable[..., Any]) -> None:
+    theirs, ours = pair(dtype=torch.float32, mem_len=None)
+    learnt = Pretraining(kind, Memory(ours.config), block=6)
+    batch = sequences(2, 6, 6, 2)
+    assert learnt(ours, batch).count > 0
+    with pytest.raises(ValueError, match="the model's body is transformers' own"):
+        learnt(theirs, batch)
+
+
 def sequences(rows: int, length: int, block: int, predicted: int, size: int = V, **seeds: int) -> Batch:
     """A batch as `PermutationBatches` gives it: targets in both halves of a row, one functional token at the end."""
     rng = np.random.default_rng(seeds.get("seed", 0))

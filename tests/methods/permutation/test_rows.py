@@ -20,7 +20,12 @@ def test_texts_and_their_class() -> None:
 @pytest.mark.parametrize(
     ("columns", "label", "changes", "said"),
     [
-        (("three",), "gold", {}, r"^f:7: no 'three'; it has 'one', 'two', 'gold': name the columns$"),
+        (
+            ("three",),
+            "gold",
+            {},
+            r"^f:7: no 'three'; it has 'one', 'two', 'gold': name the right",
+        ),
         (("one",), "label", {}, r"^f:7: no 'label'; it has"),
         (("gold",), "gold", {}, r"^f:7: gold: expected text, got 3$"),
         (("one",), "gold", {"gold": 0.5}, r"^f:7: gold: expected text or a whole number, got 0\.5$"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from itertools import permutations, product
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from shoestring.data import tokenizers
 from shoestring.methods.permutation.configurations import build, configuration
+from shoestring.methods.permutation.convert import to_transformers
 from shoestring.methods.permutation.scoring import (
     SpanScore,
     causal,
@@ -256,6 +258,13 @@ def test_spans_of_a_text_are_what_permuted_says(spelled: PreTrainedTokenizerFast
             assert one.log_probabilities == pytest.approx(expected, abs=1e-12)
             assert one.total == pytest.approx(sum(expected), abs=1e-12)
     assert reader.training, "it is in the mode that it was in"
+
+
+def test_a_body_of_transformers_is_refused(spelled: PreTrainedTokenizerFast, reader: Any) -> None:
+    """It would ignore the order, and say nothing."""
+    plain = to_transformers(copy.deepcopy(reader))
+    with pytest.raises(ValueError, match="the model's body is transformers' own, not two-stream: pass it to from_tr"):
+        span_log_prob(plain, spelled, TEXT, [(4, 11)])
 
 
 def test_an_order_of_ones_own(spelled: PreTrainedTokenizerFast, reader: Any) -> None:

@@ -114,7 +114,7 @@ def test_classes_are_learnt_and_transformers_tells_them(finetune, rows_file, tmp
     found = told(out)
     assert found.keys() == {"test accuracy", "dev accuracy"}
     assert found["test accuracy"] == 1.0
-    assert "Always saying " in done.out
+    assert ", said always, would be right on " in done.out
     assert "of 8 is taken, the best on dev" in done.out
     ledger = json.loads((out / "ledger.json").read_text())
     assert ledger[""]["labels"] == 200
@@ -324,6 +324,23 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(finetune, rows_file, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == ["train.jsonl"]
 
 
+def test_a_file_of_another_kind(finetune, tmp_path):
+    (tmp_path / "squad.json").write_text('{"version": "1.1", "data": []}')
+    done = finetune("--train", "{tmp}/squad.json")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "squad.json: expected JSON lines, .jsonl or .jsonl.gz: an object a line" in done.err
+
+
+def test_a_run_whose_model_is_gone_or_not_there_yet(finetune, call, rows_file, tmp_path):
+    rows_file(classes(30))
+    assert finetune().code == 0
+    (tmp_path / "out" / "model" / "model.safetensors").unlink()
+    assert "holds no weights: expected model.safetensors, its shards, or pytorch_model.bin; delete " in finetune().err
+    (tmp_path / "begun" / "runs").mkdir(parents=True)
+    done = call("finetune", tmp_path / "begun", "--out", "{tmp}/other", *CLASSES)
+    assert "begun: a run that has not ended: go on with its own command first" in done.err
+
+
 def test_a_damaged_file(finetune, rows_file, tmp_path):
     path = rows_file(classes(30), "train.jsonl.gz")
     path.write_bytes(path.read_bytes()[:-20])
@@ -355,6 +372,8 @@ def test_a_model_that_is_none(call, rows_file, base, tmp_path):
     smaller.add_special_tokens({"sep_token": "<sep>", "cls_token": "<sep>", "pad_token": "<sep>"})
     smaller.save_pretrained(torn)
     assert "pad_token_id is 259 in config.json but 257 of the tokenizer:" in call("finetune", torn, *words).err
+    (torn / "tokenizer_config.json").unlink()
+    assert "no tokenizer could be read" in call("finetune", torn, *words).err
     lacking = tokenizers.byte_tokenizer()
     lacking.save_pretrained(torn)
     assert "torn: the tokenizer has no sep_token: expected sep, cls" in call("finetune", torn, *words).err

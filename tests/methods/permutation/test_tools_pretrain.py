@@ -289,6 +289,7 @@ def test_files_one_by_one_are_as_their_folder(tool, pretrain, text, tmp_path):
     assert pretrain().code == 0
     done = tool("pretrain", *sorted(text.iterdir()), "--out", tmp_path / "apart", *PLAIN)
     assert done.code == 0, done.err
+    assert "tokens: of the files, 1 named dev, 1 named test, 1 named train." in done.out
     assert alike(tmp_path / "out" / "model", tmp_path / "apart" / "model")
     for name in ("train", "test"):
         (text / f"{name}.txt").unlink()

@@ -18,6 +18,12 @@ from shoestring.methods.permutation.orders import HIDDEN, check
 _USUAL = ("perm_mask", "target_mapping", "input_mask", "output_attentions")  # of transformers', often passed as None
 
 
+def check_body(model: nn.Module) -> None:
+    """Raises ValueError where a model has transformers' own body, which ignores an order and says nothing."""
+    if any(isinstance(part, XLNetModel) for part in model.modules()):
+        raise ValueError("the model's body is transformers' own, not two-stream: pass it to from_transformers first")
+
+
 class TwoStream(nn.Module):
     """The body of an XLNet: predicted positions are rows beside the sequence's own, in every layer, and only they.
 

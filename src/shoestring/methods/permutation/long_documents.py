@@ -57,6 +57,8 @@ def remembered(
     if not isinstance(body, TwoStream):
         raise ValueError(f"the body of a {type(model).__name__} is not two-stream: pass it to from_transformers first")
     told = getattr(model.config, READ, None) or {}
+    if not told and None in (window, memory):
+        raise ValueError("the configuration does not say how long documents are read: give window and memory")
     window = told.get("window") if window is None else window
     memory = told.get("memory") if memory is None else memory
     if window is None or memory is None or window < 1 or memory < 1:

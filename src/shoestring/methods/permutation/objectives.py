@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shoestring.data.batches import NOT_SCORED
+from shoestring.methods.permutation.backbone import check_body
 from shoestring.methods.permutation.layout import blockwise, left_to_right
 from shoestring.methods.permutation.memory import Memory
 from shoestring.types import Batch, Loss
@@ -33,6 +34,7 @@ class Pretraining:
     block          positions a block of the order: the stream's reuse, and with a memory the configuration's
                    `reuse_len`, or ValueError is raised; without a memory the sequence is one block
     bidirectional  whether half of each batch's rows are read from right to left
+    Raises ValueError, called, where the model has transformers' own body.
     The mask is the learned vector w of the query stream: the vocabulary needs no token for it.
     """
 
@@ -47,6 +49,7 @@ class Pretraining:
         self.kind, self.memory, self.block, self.bidirectional = kind, memory, block, bidirectional
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
+        check_body(model)
         inputs, labels = batch["input_ids"], batch.get("labels")
         given: dict[str, Any] = {"token_type_ids": batch.get("token_type_ids"), "bidirectional": self.bidirectional}
         if self.memory.length:

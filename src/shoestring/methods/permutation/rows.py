@@ -107,7 +107,8 @@ def text_of(row: dict[str, Any], column: str, place: str, number: bool = False) 
 
 def value_of(row: dict[str, Any], column: str, place: str) -> Any:
     if column not in row:
-        raise ValueError(f"{place}: no {column!r}; it has {', '.join(map(repr, row)) or 'nothing'}: name the columns")
+        there = ", ".join(map(repr, row)) or "nothing"
+        raise ValueError(f"{place}: no {column!r}; it has {there}: name the right one (--columns, --label)")
     return row[column]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from shoestring.methods.permutation.backbone import check_body
 from shoestring.methods.permutation.layout import blockwise, left_to_right
 from shoestring.methods.permutation.objectives import OBJECTIVE
 from shoestring.methods.permutation.orders import HIDDEN
@@ -141,8 +142,9 @@ def span_log_prob(
     All of the text is seen, however long, also where pretraining cut it into blocks: much beyond the length that the
     model was pretrained at, it meets distances that it never saw. Raises ValueError where a span is empty, lies outside
     the text, holds no token or an unknown one, where an order does not name each token of its span once, and for an
-    autoregressive model.
+    autoregressive model or one with transformers' own body.
     """
+    check_body(model)
     if model.config.attn_type == "uni":
         raise ValueError(
             "the model sees nothing after a token (attn_type 'uni'): expected one pretrained by permutation"

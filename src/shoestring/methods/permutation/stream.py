@@ -243,6 +243,9 @@ def check_lengths(length: int, reuse: int, predicted: int, memory: int, segments
             f"{reuse} of {length} tokens are reused, which leaves {length - reuse} for two segments: expected {least} "
             "or more; reuse fewer, or take one segment (--segments one, segments: one)"
         )
-    room = packing.needed(length, segments)
-    if predicted < 1 or _budget(length, reuse, predicted)[1] > room - reuse:
-        raise ValueError(f"{predicted} predicted of {length} tokens: expected 1 or more, and no more than fit ({room})")
+    room = packing.needed(length, segments) - reuse
+    if predicted < 1 or _budget(length, reuse, predicted)[1] > room:
+        most = next(count for count in range(length, 0, -1) if _budget(length, reuse, count)[1] <= room)
+        raise ValueError(
+            f"{predicted} predicted of {length} tokens: expected 1 to {most}, in their share of each block"
+        )

@@ -49,6 +49,12 @@ class Setting(config.Recipe):
         task = given["task"]
         if given["memory"] and task == "spans":
             raise ValueError(f"--memory {given['memory']}: spans reads a long context window by window: leave it out")
+        for name in ("train", "dev", "test"):
+            if given[name] is not None and not given[name].endswith((".jsonl", ".jsonl.gz")):
+                raise ValueError(
+                    f"--{name} {given[name]}: expected JSON lines, .jsonl or .jsonl.gz: an object a line, of one text, "
+                    "pair or question"
+                )
         told["columns"] = _columns(task, given["columns"])
         told["length"] = given["length"] or (_SHORT if task == "classification" else _LONG)
         told |= {name: files.spelled(given[name]) for name in _PATHS if given[name] is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -25,11 +24,17 @@ from shoestring.methods.permutation.feature_stream import FeatureBatches
 from shoestring.methods.permutation.heads import with_head
 from shoestring.methods.permutation.layer_decay import parameter_groups
 from shoestring.methods.permutation.long_documents import READ, reach
-from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.tools_finetune_setting import Setting
-from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, save, tell, tell_going_on
+from shoestring.methods.permutation.tools_out import (
+    check_whole,
+    leaving_nothing_begun,
+    missing,
+    save,
+    tell,
+    tell_going_on,
+)
 from shoestring.methods.permutation.tools_rows import Asked, Rows, read
-from shoestring.methods.permutation.tools_tasks import METRICS, Task, cut, learnt
+from shoestring.methods.permutation.tools_tasks import METRICS, Task, by_chance, cut, learnt, unknown
 from shoestring.methods.permutation.vocabulary import asking
 from shoestring.models import folders
 from shoestring.train import checkpoint, optim
@@ -138,8 +143,7 @@ def _report(setting: Setting, out: Path, ledger: Ledger) -> Report:
         return done[0]
 
     found = once(folder / "result.json", Outcome, work)
-    if not (out / "model").is_dir():
-        raise ValueError(f"{out / 'model'}: the model is gone: delete {out / 'runs'}, and it is trained anew")
+    check_whole(out / "model", out / "runs")
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     ledger.load_state_dict(found.ledger)
     facts = {"data": "; ".join(f"{name} {mark}" for name, mark in data.items()), "precision": how.why}
@@ -186,8 +190,11 @@ def _go(ground: Ground, folder: Path, show: Show) -> Outcome:
     with ledger.phase(EVALUATE):
         test = task.scores(run.model, ground.rows.test, setting.batch) if ground.rows.test else {}
     assert isinstance(run.model, PreTrainedModel)
+    reads = asking(task.tokenizer)
+    if not setting.memory:
+        reads.model_max_length = setting.length  # where truncation is asked for, it is as here
     with ledger.phase(SAVE):
-        save(run.model, asking(task.tokenizer), ground.out / "model")
+        save(run.model, reads, ground.out / "model")
     return Outcome(watch.points, watch.best, test, rate, ledger.state_dict())
 
 
@@ -246,10 +253,10 @@ def _notes(ground: Ground, found: Outcome) -> Iterator[str]:
         yield f"{count:,} of {len(every):,} rows {_left_out(ground.task)}"
     rate = f"learning rate {found.learning_rate:g}"
     yield f"Epoch {found.best + 1} of {setting.epochs} is taken, the best on dev, which it was chosen by; {rate}."
-    labels = Counter(row.label for row in rows.dev if isinstance(row, Labelled))
-    if labels:
-        most, count = labels.most_common(1)[0]
-        yield f"Always saying {most!r} would be right on {count / len(rows.dev):.1%} of dev."
+    if share := unknown(ground.task, rows.train):
+        yield f"{share:.1%} of the tokens to learn from are unknown to the tokenizer."
+    said, right = by_chance(rows.dev)
+    yield f"{said}, said always, would be right on {right:.1%} of dev."
 
 
 def _left_out(task: Task) -> str:

@@ -31,6 +31,8 @@ def folder_of(named: str) -> Path:
     path = Path(named).expanduser()
     if path.is_dir() and not (path / "config.json").exists():
         inside = [path / name for name in _INSIDE if (path / name / "config.json").is_file()]
+        if not inside and (path / "runs").is_dir():
+            raise ValueError(f"{named}: a run that has not ended: go on with its own command first")
         if not inside:
             raise ValueError(f"{named}: holds no config.json, nor a model's folder: expected that of an XLNet")
         return inside[0]

@@ -26,7 +26,7 @@ def leaving_nothing_begun(out: Path, new: list[Path]) -> Iterator[None]:
     the fault is not in what was asked. To be entered by who holds the folder.
 
     new  the folders that were `missing`
-    Raises ValueError where safetensors cannot be written or read.
+    Raises ValueError where safetensors cannot be written or read, or the system says no of no file that it names.
     """
     from safetensors import SafetensorError
 
@@ -41,7 +41,22 @@ def leaving_nothing_begun(out: Path, new: list[Path]) -> Iterator[None]:
                     folder.rmdir()
         if isinstance(error, SafetensorError):  # no ValueError, and no OSError though it may be one
             raise ValueError(f"{out}: cannot be written or read: {error}") from error
+        if isinstance(error, OSError) and error.filename is None and error.strerror:  # a full disk, say
+            raise ValueError(f"{out}: cannot be written or read: {error.strerror}") from error
         raise
+
+
+def check_whole(folder: Path, runs: Path) -> None:
+    """Raises ValueError where the model of a finished run is gone, or not whole; runs is what remembers that it ran."""
+    from shoestring.models import folders
+
+    mend = f"delete {runs}, and it is trained anew"
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: the model is gone: {mend}")
+    try:
+        folders.check_weights(folder)
+    except ValueError as error:
+        raise ValueError(f"{error}; {mend}") from error
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, folder: Path) -> None:
@@ -51,6 +66,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, fold
     """
     from safetensors import SafetensorError
 
+    from shoestring.data import tokenizers
     from shoestring.models import manifest, reading
 
     partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
@@ -60,7 +76,7 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None, fold
         with reading.quietly():
             model.save_pretrained(partial)
         if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
+            tokenizers.save(tokenizer, partial)
         for path in partial.iterdir():
             manifest.flush(path)
         if folder.exists():

@@ -33,6 +33,7 @@ from shoestring.types import Batch, Batches, Run
 
 _SPLITS: tuple[Split, ...] = ("train", "dev")
 _SEQUENCES, _HELD_SEED = 128, 1  # that are looked at on dev, at most; what is drawn there
+_PART = 1 << 22  # tokens that are counted at once
 _WEIGHT_DECAY, _BETAS = 0.01, (0.9, 0.98)
 
 
@@ -59,6 +60,23 @@ class Ground:
 
     def text(self, split: Split) -> Tokens:
         return Tokens.load(self.out / "tokens" / split, expect=tokenizers.fingerprint(self.tokenizer))
+
+    def how_cut(self) -> str:
+        """What of the text is whose part, in words."""
+        sides = corpora.sides([corpora.located(name) for name in self.setting.text])
+        named = [f"{count} named {side}" for side, count in sides.items() if side is not None]
+        if not named:
+            return "a twentieth by a hash of each document; as much is left for a test of your own"
+        rest = [f"{sides[None]} cut by a hash of each document"] if None in sides else []
+        return f"of the files, {', '.join([*named, *rest])}"
+
+    def unknown(self) -> float:
+        """The share of the tokens to learn from that the tokenizer does not know."""
+        ids, unknown = self.text("train").ids, self.tokenizer.unk_token_id
+        if unknown is None:
+            return 0.0
+        parts = range(0, len(ids), _PART)
+        return sum(int((ids[at : at + _PART] == unknown).sum()) for at in parts) / len(ids)
 
     def model(self) -> PreTrainedModel:
         """A two-stream model at its start, in training."""

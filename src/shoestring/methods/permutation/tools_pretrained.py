@@ -18,7 +18,7 @@ from shoestring.evaluate import experiment
 from shoestring.evaluate.outcome import once
 from shoestring.evaluate.quantities import number
 from shoestring.evaluate.scores import Point, Report, Row, Score
-from shoestring.methods.permutation.tools_out import leaving_nothing_begun, missing, tell, tell_going_on
+from shoestring.methods.permutation.tools_out import check_whole, leaving_nothing_begun, missing, tell, tell_going_on
 from shoestring.methods.permutation.tools_pretrain_ground import Ground, prepare
 from shoestring.methods.permutation.tools_pretrain_setting import Setting
 from shoestring.methods.permutation.vocabulary import asking
@@ -77,8 +77,7 @@ def _report(setting: Setting, out: Path, ledger: Ledger) -> Report:
         return done[0]
 
     found = once(folder / "result.json", Outcome, work)
-    if not (out / "model").is_dir():
-        raise ValueError(f"{out / 'model'}: the model is gone: delete {out / 'runs'}, and it is trained anew")
+    check_whole(out / "model", out / "runs")
     if here.rank == 0:
         shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     ledger.load_state_dict(found.ledger)
@@ -167,5 +166,8 @@ def _notes(ground: Ground, ledger: Ledger) -> Iterator[str]:
     )
     epochs = setting.steps * setting.batch * setting.reuse / len(text)
     yield f"There are {len(text):,} tokens to learn from, which were gone through {number(epochs)} times."
+    yield f"Dev has {len(ground.text('dev')):,} tokens: {ground.how_cut()}."
+    if share := ground.unknown():
+        yield f"{share:.1%} of the tokens to learn from are unknown to the tokenizer."
     others = ledger.total().seconds - spent(ledger.state_dict(), TRAIN).seconds
     yield f"Looking at dev and saving took {number(max(0.0, others))} s more."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -125,6 +126,23 @@ class Task:
 def cut(task: Task, rows: Sequence[Row]) -> int:
     """How many rows have texts of which something is left out, or not reached through the memory."""
     return sum(any(_cut(one) or _length(one) > task.reach for one in task.features(row)) for row in rows)
+
+
+def unknown(task: Task, rows: Sequence[Row]) -> float:
+    """The share of the tokens of rows that the tokenizer does not know."""
+    every = [one for row in rows for one in task.features(row)]
+    ids = [one.ids for some in every for one in (some.options if isinstance(some, Choices) else (some,))]
+    return sum(row.count(task.tokenizer.unk_token_id) for row in ids) / sum(map(len, ids))
+
+
+def by_chance(rows: Sequence[Row]) -> tuple[str, float]:
+    """What can be said without looking, and how often it is right: the usual class, no answer, any option."""
+    if isinstance(rows[0], Optioned):
+        return "Any option", fmean(1 / len(row.options) for row in rows if isinstance(row, Optioned))
+    if isinstance(rows[0], Asked):
+        return "No answer", fmean(not row.answers for row in rows if isinstance(row, Asked))
+    label, count = Counter(row.label for row in rows if isinstance(row, Labelled)).most_common(1)[0]
+    return repr(label), count / len(rows)
 
 
 def learnt(task: Task, rows: Sequence[Row]) -> list[Any]:

@@ -90,7 +90,7 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a tokenizer's folder beside and rename it: under its own name it is whole."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    tokenizer.save_pretrained(partial)
+    tokenizers.save(tokenizer, partial)
     partial.rename(folder)
 
 
