@@ -112,8 +112,8 @@ def test_files_by_name_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"label": "a"}, r"train\.jsonl:41: no 'text'; it has 'label': name the columns$"),
-        ({"text": "x"}, r"train\.jsonl:41: no 'label'; it has 'text': name the columns"),
+        ({"label": "a"}, r"train\.jsonl:41: no 'text'; it has 'label': name the right one"),
+        ({"text": "x"}, r"train\.jsonl:41: no 'label'; it has 'text': name the right one"),
         ({"text": None, "label": "a"}, r"train\.jsonl:41: text: expected text, got None"),
         ({"text": ["x"], "label": "a"}, r"train\.jsonl:41: text: expected text, got \['x'\]"),
         ({"text": " \n", "label": "a"}, r"train\.jsonl:41: text: empty: leave such rows out$"),
