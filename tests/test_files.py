@@ -123,8 +123,9 @@ def test_the_plainest_spelling_of_what_is_there(tmp_path, monkeypatch):
     for name in ("w", "py", "python"):
         (tmp_path / name).mkdir()
     assert [files.spelled(name) for name in ("w", "w/", "./w", "./w//")] == ["w"] * 4
-    assert files.spelled(str(tmp_path / "w/")) == "w"
-    assert files.spelled(f"{tmp_path.parent}/") == str(tmp_path.parent)
+    assert files.spelled(f"{tmp_path}/w/") == str(tmp_path / "w"), "the same from everywhere"
+    assert files.spelled("x" * 300) == "x" * 300
+    assert files.spelled("~nobody at all/x") == "~nobody at all/x"
     assert files.spelled("./none") == "./none", "a name on the Hub has no such start"
     assert files.spelled("py/", ("python",)) == "py"
     assert files.spelled("./python", ("python",)) == "./python", "another thing than python"

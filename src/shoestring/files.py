@@ -47,16 +47,15 @@ def find(name: str) -> Path:
 
 
 def spelled(name: str, names: Sequence[str] = ()) -> str:
-    """What is there in its plainest spelling: `w/`, `./w` and the whole path are `w`, unless that is one of the names.
+    """What is there in its plainest spelling: `w/` and `./w` are `w`, unless that is one of the names of other things.
 
-    names  of other things, which are no paths
     Else a name is left alone: `./w` may be told from a name on the Hub.
     """
-    path = Path(name).expanduser()
-    if not name or not path.exists():
-        return name
-    here = Path.cwd()
-    plain = str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else Path(name))
+    try:
+        there = bool(name) and Path(name).expanduser().exists()
+    except (OSError, RuntimeError, ValueError):  # too long a name, nobody's home, a null byte
+        there = False
+    plain = str(Path(name)) if there else name
     return name if plain in names else plain
 
 

@@ -75,13 +75,13 @@ def test_several_sources_are_read_as_a_folder_of_them_all(tmp_path):
     assert [document.text for document in gathered(paths[1:2], "train")] == texts(paths[1], "train")
 
 
-def test_folders_below_the_one_of_all_say_what_is_whose(tmp_path):
-    """Above it they say nothing: whatever lies below a folder `test`, say."""
+def test_folders_that_are_named_after_splits_say_what_is_whose(tmp_path):
+    """What lies above them says nothing: they may lie in a folder `test`."""
     above = tmp_path / "test"
     for name in ("train/a", "dev/a", "test/a"):
         (above / name).parent.mkdir(parents=True, exist_ok=True)
         (above / f"{name}.txt").write_text(name)
-    for paths in ([above / "train", above / "dev", above / "test"], [above / f"{name}/a.txt" for name in SPLITS]):
+    for paths in ([above / split for split in SPLITS], [above / split / "a.txt" for split in SPLITS]):
         sources = [str(path) for path in paths]
         assert [[one.text for one in gathered(sources, split)] for split in SPLITS] == [
             ["train/a"],
@@ -89,11 +89,34 @@ def test_folders_below_the_one_of_all_say_what_is_whose(tmp_path):
             ["test/a"],
         ]
         assert sides(sources) == {"train": 1, "dev": 1, "test": 1}
-    rows(above / "b.jsonl", 200)
-    rows(above / "c.jsonl", 200)
-    sources = [str(above / "b.jsonl"), str(above / "c.jsonl")]
-    assert sides([*sources, "python"]) == {None: 2}
-    assert len(list(gathered(sources, "train"))) > 300
+
+
+def test_folders_of_other_names_say_nothing(tmp_path):
+    for name in ("dev/proj/b", "Downloads/c", "dev/d"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        rows(tmp_path / f"{name}.jsonl", 200)
+    for names in (("dev/proj/b", "Downloads/c"), ("dev/d", "Downloads/c"), ("dev/d", "dev/proj/b")):
+        sources = [str(tmp_path / f"{name}.jsonl") for name in names]
+        assert sides([*sources, "python"]) == {None: 2}
+        assert len(list(gathered(sources, "train"))) > 300
+    (tmp_path / "dev.txt").write_text("a dev text")
+    assert sides(["python", str(tmp_path / "dev.txt")]) == {"dev": 1}
+    assert sides([str(tmp_path / "dev.txt")]) == {None: 1}
+
+
+def test_links_are_called_by_their_own_names(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    for place, split in enumerate(SPLITS):
+        (tmp_path / "blobs" / f"{place}.txt").write_text(split)
+        (tmp_path / f"{split}.txt").symlink_to(tmp_path / "blobs" / f"{place}.txt")
+    sources = [str(tmp_path / f"{split}.txt") for split in SPLITS]
+    assert [[one.text for one in gathered(sources, split)] for split in SPLITS] == [[split] for split in SPLITS]
+    (tmp_path / "blobs" / "latest.txt").symlink_to(tmp_path / "blobs" / "0.txt")
+    assert (
+        len(list(gathered([str(tmp_path / "blobs")], "train")) + list(gathered([str(tmp_path / "blobs")], "dev"))) > 0
+    )
+    with pytest.raises(ValueError, match="is named twice"):
+        list(gathered([sources[0], str(tmp_path / "blobs" / "0.txt")], "train"))
 
 
 def test_of_several_sources_none_needs_a_dev_part_of_its_own(tmp_path):

@@ -24,6 +24,7 @@ def test_a_data_set_is_read_by_its_own_splits(data_set):
     held_out = [{document.text for document in corpora.documents(name, split)} for split in ("dev", "test")]
     assert held_out[0] | held_out[1] == {f"validation {row}" for row in range(40)}
     assert not held_out[0] & held_out[1]
+    assert len(list(corpora.gathered([name], "dev", whole_dev=True))) == 40
 
 
 def test_another_revision_has_another_fingerprint(data_set):

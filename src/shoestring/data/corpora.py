@@ -61,22 +61,26 @@ def gathered(
 ) -> Iterator[Document]:
     """The documents of one split of several sources, one source after the other; of one, `documents`.
 
-    Files and folders among several are read as the folder that they are in would be: names below it that say train, dev
-    or test hold for all, and none needs a dev part of its own.
+    Files and folders among several are read as a folder of them all would be: names that say train, dev or test hold
+    for all, and none needs a dev part of its own.
 
-    whole_dev  nothing of a dev file becomes test, though no file is named so: for who measures no test
+    whole_dev  nothing of what is named dev becomes test, though nothing is named so: for who measures no test
     Raises ValueError as `documents`, and where a file is named twice.
     """
-    files = _named([source for source in sources if _is_path(source)])
+    files = _named(sources)
     known: set[Path] = set()
-    for path, _, _ in chain.from_iterable(files.values()):
-        if (same := path.resolve()) in known:
-            raise ValueError(f"{path} is named twice, by itself or in a folder: expected each file once")
-        known.add(same)
+    for several in files.values():
+        own = {path.resolve(): path for path, _, _ in several}
+        for twice in own.keys() & known:
+            raise ValueError(f"{own[twice]} is named twice, by itself or in a folder: expected each file once")
+        known |= own.keys()
     rules = _rules(split, chain.from_iterable(files.values()), whole_dev)
     there = False
     for source in sources:
-        found = _cut(files[source], rules, text_field) if source in files else _every(source, split, text_field)
+        if source in files:
+            found = _cut(files[source], rules, text_field)
+        else:
+            found = _every(source, split, text_field, whole_dev)
         for document in found:
             there = True
             yield document
@@ -121,11 +125,11 @@ def fingerprint(source: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def _every(source: str, split: Split, text_field: str) -> Iterator[Document]:
+def _every(source: str, split: Split, text_field: str, whole_dev: bool = False) -> Iterator[Document]:
     if source == BUILT_IN:
         yield from (document for side, document in python_library.read() if side == split)
     elif source.startswith(HUB_PREFIX):
-        yield from hub.read(*_hub_name(source), split, text_field)
+        yield from hub.read(*_hub_name(source), split, text_field, whole_dev)
     else:
         files = _files(source)
         yield from _cut(files, _rules(split, files), text_field)
@@ -162,24 +166,32 @@ def _hub_name(source: str) -> tuple[str, str | None]:
 
 def sides(sources: Sequence[str]) -> dict[Split | None, int]:
     """How many files of `gathered` are each split by their names; None stands for those that are cut."""
-    files = chain.from_iterable(_named([source for source in sources if _is_path(source)]).values())
+    files = chain.from_iterable(_named(sources).values())
     return dict(Counter(named for _, _, named in files))
 
 
 def _named(sources: Sequence[str]) -> dict[str, list[_File]]:
-    """The files of each source; of several sources, the path of each below the folder of all says its split, too."""
-    found = {source: _files(source) for source in sources}
-    if len(found) < 2:
+    """The files of each source that has some.
+
+    Of several sources, the name of each says its split, too, and so does the folder that a source is, or is in, where
+    all of these, below the one that all are in, are named after splits.
+    """
+    found = {source: _files(source) for source in sources if _is_path(source)}
+    places = {source: _place(source) for source in found if _PLACEHOLDER not in source}
+    if len(sources) < 2 or not places:
         return found
-    paths = {path: path.resolve() for files in found.values() for path, _, _ in files}
-    above = os.path.commonpath([path.parent for path in paths.values()])
+    above = os.path.commonpath([*places.values()])
+    below = {source: place.relative_to(above) for source, place in places.items()}
+    told = not any(without_split(part) for place in below.values() for part in place.parts)
+    for source, place in below.items():
+        names = ((path, name, str(place / name) if told else name) for path, name, _ in found[source])
+        found[source] = [(path, name, named_split(whole)) for path, name, whole in names]
+    return found
 
-    def split(path: Path) -> Split | None:
-        return named_split(paths[path].relative_to(above).as_posix())
 
-    return {
-        source: [(path, name, named or split(path)) for path, name, named in files] for source, files in found.items()
-    }
+def _place(source: str) -> Path:
+    path = Path(source).expanduser().absolute()  # links by their own names
+    return path if path.is_dir() else path.parent
 
 
 def _files(source: str) -> list[_File]:

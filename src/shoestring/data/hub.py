@@ -9,9 +9,10 @@ from shoestring.data.formats import row_document
 from shoestring.data.splits import Document, Split, choose, named_split
 
 
-def read(name: str, config: str | None, split: Split, text_field: str) -> Iterator[Document]:
+def read(name: str, config: str | None, split: Split, text_field: str, whole_dev: bool = False) -> Iterator[Document]:
     """The documents of one split of a data set; its own splits are used as files named so would be.
 
+    whole_dev  as of `choose`
     Raises ValueError where `datasets` is absent, the name cannot be reached, or a row has no text.
     """
     library = _library(name)
@@ -20,7 +21,7 @@ def read(name: str, config: str | None, split: Split, text_field: str) -> Iterat
         own_splits = [(own, named_split(own)) for own in library.get_dataset_split_names(name, config)]
     except (OSError, ValueError) as error:
         raise _unreachable(label, error) from error
-    rules = choose(split, {named for _, named in own_splits if named is not None})
+    rules = choose(split, {named for _, named in own_splits if named is not None}, whole_dev)
     for own, named in own_splits:
         if named not in rules:
             continue

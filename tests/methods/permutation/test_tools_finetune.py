@@ -219,6 +219,7 @@ def test_documents_longer_than_the_length_are_read_through_the_memory(finetune, 
     assert told(tmp_path / "out")["dev accuracy"] == 1.0
     config = XLNetForSequenceClassification.from_pretrained(tmp_path / "out" / "model").config
     assert config.long_documents == {"window": 16, "memory": 32}
+    assert AutoTokenizer.from_pretrained(tmp_path / "out" / "model").model_max_length == 80, "all that it can see"
 
 
 def test_stopped_and_gone_on_with_is_never_stopped(finetune, call, base, rows_file, tmp_path, monkeypatch):
@@ -372,6 +373,9 @@ def test_a_model_that_is_none(call, rows_file, base, tmp_path):
     smaller.add_special_tokens({"sep_token": "<sep>", "cls_token": "<sep>", "pad_token": "<sep>"})
     smaller.save_pretrained(torn)
     assert "pad_token_id is 259 in config.json but 257 of the tokenizer:" in call("finetune", torn, *words).err
+    (torn / "config.json").write_text(json.dumps({**config, "pad_token_id": 5, "eos_token_id": 2}))
+    assert "pad_token_id is 5 in config.json but 257 of the tokenizer:" in call("finetune", torn, *words).err
+    (torn / "config.json").write_text(json.dumps(config))
     (torn / "tokenizer_config.json").unlink()
     assert "no tokenizer could be read" in call("finetune", torn, *words).err
     lacking = tokenizers.byte_tokenizer()

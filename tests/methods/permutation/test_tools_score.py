@@ -152,12 +152,19 @@ def test_a_folder_that_may_not_be_written(call, model, tmp_path, monkeypatch):
     def forbidden(path: Path, *_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     words = (model, "--text", TEXT, "--span", "4:12", "--out", tmp_path / "a.jsonl")
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", forbidden)
         done = call(*words)
     assert (done.code, done.err.count("\n")) == (2, 1)
     assert f"--out {tmp_path / 'a.jsonl'}: cannot be written (Permission denied): give another" in done.err
+    assert [*tmp_path.iterdir()] == []
+    with monkeypatch.context() as patch:
+        patch.setattr(json, "dumps", full)
+        assert f"--out {tmp_path / 'a.jsonl'}: cannot be written (No space left on device)" in call(*words).err
     assert [*tmp_path.iterdir()] == []
     assert call(*words).code == 0
 

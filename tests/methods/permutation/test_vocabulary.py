@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 from shoestring.data import tokenizers
-from shoestring.methods.permutation.vocabulary import Vocabulary, marks, opened, prepared
+from shoestring.methods.permutation.vocabulary import Vocabulary, marks, opened, prepared, unknown_id
 
 ENGLISH = "the cat dog sat on mat log then and house runs over lazy quick brown fox jumps hello world don't"
 WORDS = ENGLISH.split()
@@ -204,6 +204,15 @@ def test_it_is_saved_and_loaded(pieces: PreTrainedTokenizerFast, tmp_path: Path)
 def test_a_recipe_names_any_other_tokenizer_too() -> None:
     assert len(opened("bytes", [])) == 257
     assert len(opened("bpe:270", TEXTS)) == 270
+
+
+def test_what_is_unknown_is_told_from_the_end_of_a_text() -> None:
+    tokenizer = bpe()
+    assert unknown_id(tokenizer) is None, "bytes know all"
+    tokenizer.unk_token = tokenizer.eos_token
+    assert unknown_id(tokenizer) is None, "as GPT-2 has it"
+    tokenizer.add_special_tokens({"unk_token": "<unk>"})
+    assert unknown_id(tokenizer) == tokenizer.unk_token_id == 303
 
 
 def test_torn_files_are_refused(piece_model: bytes, tmp_path: Path) -> None:

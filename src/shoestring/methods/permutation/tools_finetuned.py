@@ -191,8 +191,7 @@ def _go(ground: Ground, folder: Path, show: Show) -> Outcome:
         test = task.scores(run.model, ground.rows.test, setting.batch) if ground.rows.test else {}
     assert isinstance(run.model, PreTrainedModel)
     reads = asking(task.tokenizer)
-    if not setting.memory:
-        reads.model_max_length = setting.length  # where truncation is asked for, it is as here
+    reads.model_max_length = task.reach  # more of a text was never seen
     with ledger.phase(SAVE):
         save(run.model, reads, ground.out / "model")
     return Outcome(watch.points, watch.best, test, rate, ledger.state_dict())

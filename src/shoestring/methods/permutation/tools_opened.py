@@ -90,10 +90,11 @@ def tokenizer_of(folder: Path, model: PreTrainedModel) -> PreTrainedTokenizerFas
             f"{folder}: the tokenizer has {len(tokenizer)} tokens but the model's embedding only {rows} rows: "
             "use the tokenizer the model was trained with"
         )
-    unsaid = type(model.config)()  # what a configuration has that nobody set
+    unsaid = type(model.config)()  # what a configuration has that nobody set: so it may be, beside as many tokens
     for name in ("pad_token_id", "eos_token_id"):
         stated, own = getattr(model.config, name), getattr(tokenizer, name)
-        if None not in (stated, own) and stated not in (own, getattr(unsaid, name)):
+        usual = getattr(unsaid, name) if len(tokenizer) == rows else own
+        if None not in (stated, own) and stated not in (own, usual):
             raise ValueError(
                 f"{folder}: {name} is {stated} in config.json but {own} of the tokenizer: use the tokenizer the model "
                 "was trained with, or set config.json right"

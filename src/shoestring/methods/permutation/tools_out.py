@@ -93,27 +93,19 @@ def writing(out: Path) -> Iterator[TextIO]:
     """A file that is whole or not there. Raises ValueError where it cannot be written."""
     beside = out.with_name(f".{out.name}.partial-{os.getpid()}")
     try:
-        with _told(out):
-            out.parent.mkdir(parents=True, exist_ok=True)
-            stream = beside.open("w", encoding="utf-8")
-        with stream:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", encoding="utf-8") as stream:
             yield stream
-            with _told(out):
-                stream.flush()
-                os.fsync(stream.fileno())
-        with _told(out):
-            beside.replace(out)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(out)
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) not in (beside, *beside.parents):
+            raise  # of something else, that is read meanwhile
+        raise ValueError(f"--out {out}: cannot be written ({error.strerror or error}): give another") from error
     finally:
         with suppress(OSError):  # there is none where it could not be made
             beside.unlink()
-
-
-@contextmanager
-def _told(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"--out {out}: cannot be written ({error.strerror or error}): give another") from error
 
 
 def tell_going_on(folder: Path, steps: int) -> None:

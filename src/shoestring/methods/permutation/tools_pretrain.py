@@ -99,10 +99,11 @@ def pretrain(
     """Pretrain on your own text. The same command goes on where it was stopped; at most a minute is done again.
 
     A document is a row of a table, or of plain text what stands between blank lines, 4 to 64 KB of it. Files named
-    after train, dev and test are that, of all that is given; what is not is cut by a hash of each document: a
-    twentieth is dev, and another is left alone, for a test of your own. Dev is measured before, along the way and
-    after: the objective's own loss, in nats per predicted token, which objectives do not share. DIR/model is a folder
-    of transformers. For several GPUs: torchrun --standalone --nproc_per_node N -m shoestring permutation ...
+    after train, dev and test are that, of all that is given; what is not, and train where nothing is dev, is cut by a
+    hash of each document: a twentieth is dev, and another is left alone, for a test of your own. Dev is measured
+    before, along the way and after: the objective's own loss, in nats per predicted token, which objectives do not
+    share. DIR/model is a folder of transformers. For several GPUs: torchrun --standalone --nproc_per_node N -m
+    shoestring permutation ...
     """
     given = dict(locals())
     from shoestring.methods.permutation import tools_pretrained

@@ -62,17 +62,23 @@ class Ground:
         return Tokens.load(self.out / "tokens" / split, expect=tokenizers.fingerprint(self.tokenizer))
 
     def how_cut(self) -> str:
-        """What of the text is whose part, in words."""
-        sides = corpora.sides([corpora.located(name) for name in self.setting.text])
-        named = [f"{count} named {side}" for side, count in sides.items() if side is not None]
-        if not named:
-            return "a twentieth by a hash of each document; as much is left for a test of your own"
-        rest = [f"{sides[None]} cut by a hash of each document"] if None in sides else []
-        return f"of the files, {', '.join([*named, *rest])}"
+        """What of the text is dev, in words."""
+        sources = [corpora.located(name) for name in self.setting.text]
+        sides = corpora.sides(sources)
+        told = [f"{count} named {side}" for side, count in sides.items() if side is not None]
+        told += [f"{sides[None]} cut by a hash of each document"] if None in sides else []
+        told = [f"of the files, {', '.join(told)}"] if told else []
+        if sides and "dev" not in sides:
+            told.append("a twentieth, by a hash of each document")
+        if corpora.BUILT_IN in sources:
+            told.append(f"of {corpora.BUILT_IN}, some modules")
+        if any(source.startswith(corpora.HUB_PREFIX) for source in sources):
+            told.append("of the Hub's, what is named so, or a twentieth")
+        return "; ".join(told)
 
     def unknown(self) -> float:
         """The share of the tokens to learn from that the tokenizer does not know."""
-        ids, unknown = self.text("train").ids, self.tokenizer.unk_token_id
+        ids, unknown = self.text("train").ids, vocabulary.unknown_id(self.tokenizer)
         if unknown is None:
             return 0.0
         parts = range(0, len(ids), _PART)

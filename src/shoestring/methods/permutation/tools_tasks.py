@@ -21,7 +21,7 @@ from shoestring.methods.permutation.heads import Kind
 from shoestring.methods.permutation.long_documents import remembered
 from shoestring.methods.permutation.rows import Labelled
 from shoestring.methods.permutation.tools_rows import Asked, Optioned, Row
-from shoestring.methods.permutation.vocabulary import Vocabulary
+from shoestring.methods.permutation.vocabulary import Vocabulary, unknown_id
 from shoestring.models.modes import evaluating
 from shoestring.types import Batch, Loss
 
@@ -130,9 +130,12 @@ def cut(task: Task, rows: Sequence[Row]) -> int:
 
 def unknown(task: Task, rows: Sequence[Row]) -> float:
     """The share of the tokens of rows that the tokenizer does not know."""
+    known = unknown_id(task.tokenizer)
+    if known is None:
+        return 0.0
     every = [one for row in rows for one in task.features(row)]
     ids = [one.ids for some in every for one in (some.options if isinstance(some, Choices) else (some,))]
-    return sum(row.count(task.tokenizer.unk_token_id) for row in ids) / sum(map(len, ids))
+    return sum(row.count(known) for row in ids) / sum(map(len, ids))
 
 
 def by_chance(rows: Sequence[Row]) -> tuple[str, float]:

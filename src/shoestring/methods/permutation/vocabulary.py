@@ -86,6 +86,13 @@ def prepared(tokenizer: PreTrainedTokenizerFast) -> tuple[PreTrainedTokenizerFas
     return tokenizer, int(tokenizer.add_special_tokens(lacking)) if lacking else 0
 
 
+def unknown_id(tokenizer: PreTrainedTokenizerFast) -> int | None:
+    """The id of what a tokenizer does not know; None where there is none, or it stands for something else, too."""
+    found = tokenizer.unk_token_id
+    ids = {getattr(tokenizer, f"{name}_token_id") for name in ("sep", "cls", "pad", "eos")}
+    return None if found is None or found in ids else int(found)
+
+
 def save(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a tokenizer's folder beside and rename it: under its own name it is whole."""
     partial = folder.with_name(f"{folder.name}.partial")
