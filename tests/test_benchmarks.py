@@ -21,7 +21,9 @@ def script(name: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "benchmarks"))  # as where it is run: one may read another
+        spec.loader.exec_module(module)
     return module
 
 
@@ -404,6 +406,34 @@ def test_a_step_of_two_streams_is_measured_beside_transformers(two_streams, monk
         assert found["two streams"]["time / one stream"] > 0
         assert found["content"]["time / one stream"] is None
     assert "xlnet-tiny, 16 tokens, fp32, dropout 0.0:" in capsys.readouterr().out
+
+
+@pytest.fixture
+def attention(monkeypatch) -> ModuleType:
+    words = ["--models", "xlnet-tiny", "--lengths", "16", "--tokens", "32", "--vocabulary", "50", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["permutation_attention.py", *words, "--part", "4", "--threads", "1"])
+    return script("permutation_attention")
+
+
+def test_our_attention_is_measured_beside_torchs(attention, monkeypatch, tmp_path):
+    kept = tmp_path / "attention.json"
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--json", str(kept)])
+    attention.main()
+    rows = json.loads(kept.read_text())["rows"]
+    assert [(row["precision"], row["dropout"]) for row in rows] == [
+        ("fp32", 0.0),
+        ("fp32", 0.1),
+        ("bf16", 0.0),
+        ("bf16", 0.1),
+    ]
+    assert all(row["speed"] > 0 and 0 < row["activations"] < 1 for row in rows)
+
+
+def test_an_attention_that_computes_something_else_voids_the_comparison(attention, monkeypatch):
+    fused = attention.fused
+    monkeypatch.setattr(attention, "fused", lambda *given: fused(*given) * 1.1)
+    with pytest.raises(RuntimeError, match="void: losses"):
+        attention.main()
 
 
 def test_two_streams_that_compute_something_else_void_the_comparison(two_streams, monkeypatch):
