@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
 
 from shoestring import files
-from shoestring.data import formats, hub, python_library
-from shoestring.data.splits import SPLITS, WORDS, Document, Keep, Split, choose, named_split, without_split
+from shoestring.data import formats, hub, python_library, source_files
+from shoestring.data.source_files import File
+from shoestring.data.splits import SPLITS, Document, Keep, Split, choose
 
 __all__ = ["Document", "Split", "documents", "fingerprint", "gathered", "located", "sides", "whole"]
 
 BUILT_IN = "python"
 HUB_PREFIX = "hf:"
-_PLACEHOLDER = "{split}"
-_File: TypeAlias = tuple[Path, str, Split | None]
 CUT = 1  # raise it whenever the same source would be cut or split in another way: packed copies are then made anew
 
 
@@ -67,7 +64,7 @@ def gathered(
     whole_dev  nothing of what is named dev becomes test, though nothing is named so: for who measures no test
     Raises ValueError as `documents`, and where a file is named twice.
     """
-    files = _named(sources)
+    files = source_files.of_several(_paths(sources), len(sources) > 1)
     known: set[Path] = set()
     for several in files.values():
         own = {path.resolve(): path for path, _, _ in several}
@@ -90,16 +87,16 @@ def gathered(
 
 def whole(source: str, text_field: str = "text") -> Iterator[Document]:
     """All documents of a file or a folder of files, whatever split they would fall into: for text that is held out."""
-    for path, name, _ in _files(source):
-        yield from formats.read(path, name, _domain(name), lambda _: True, text_field)
+    for path, name, _ in source_files.of(source):
+        yield from formats.read(path, name, source_files.domain(name), lambda _: True, text_field)
 
 
 def located(name: str) -> str:
     """A source of `documents`, by path or by name in the folder SHOESTRING_DATA. Raises ValueError where it is none."""
     if not _is_path(name):
         return name
-    if _PLACEHOLDER in name:  # no file has that name: its folder is looked for
-        folder = next(above for above in Path(name).parents if _PLACEHOLDER not in str(above))
+    if source_files.PLACEHOLDER in name:  # no file has that name: its folder is looked for
+        folder = next(above for above in Path(name).parents if source_files.PLACEHOLDER not in str(above))
         return str(files.find(str(folder)) / Path(name).relative_to(folder))
     return str(files.find(name))
 
@@ -115,7 +112,7 @@ def fingerprint(source: str) -> str:
     if source.startswith(HUB_PREFIX):
         digest.update(hub.identity(*_hub_name(source)).encode())
     else:
-        for path, name, named in _files(source):
+        for path, name, named in source_files.of(source):
             try:
                 status = path.stat()
                 contents = _contents(path, status.st_size, status.st_mtime_ns)
@@ -131,18 +128,18 @@ def _every(source: str, split: Split, text_field: str, whole_dev: bool = False) 
     elif source.startswith(HUB_PREFIX):
         yield from hub.read(*_hub_name(source), split, text_field, whole_dev)
     else:
-        files = _files(source)
+        files = source_files.of(source)
         yield from _cut(files, _rules(split, files), text_field)
 
 
-def _rules(split: Split, files: Iterable[_File], whole_dev: bool = False) -> dict[Split | None, Keep]:
+def _rules(split: Split, files: Iterable[File], whole_dev: bool = False) -> dict[Split | None, Keep]:
     return choose(split, {named for _, _, named in files if named is not None}, whole_dev)
 
 
-def _cut(files: Iterable[_File], rules: dict[Split | None, Keep], text_field: str) -> Iterator[Document]:
+def _cut(files: Iterable[File], rules: dict[Split | None, Keep], text_field: str) -> Iterator[Document]:
     for path, name, named in files:
         if named in rules:
-            yield from formats.read(path, name, _domain(name), rules[named], text_field)
+            yield from formats.read(path, name, source_files.domain(name), rules[named], text_field)
 
 
 def _nothing(source: str, split: Split) -> ValueError:
@@ -151,6 +148,10 @@ def _nothing(source: str, split: Split) -> ValueError:
         "each block of plain text, 4 KB and on to a blank line (64 KB at most); a twentieth is dev, another test: give "
         f"more text, or a file named after {split}"
     )
+
+
+def _paths(sources: Sequence[str]) -> list[str]:
+    return [source for source in sources if _is_path(source)]
 
 
 def _is_path(source: str) -> bool:
@@ -166,89 +167,8 @@ def _hub_name(source: str) -> tuple[str, str | None]:
 
 def sides(sources: Sequence[str]) -> dict[Split | None, int]:
     """How many files of `gathered` are each split by their names; None stands for those that are cut."""
-    files = chain.from_iterable(_named(sources).values())
+    files = chain.from_iterable(source_files.of_several(_paths(sources), len(sources) > 1).values())
     return dict(Counter(named for _, _, named in files))
-
-
-def _named(sources: Sequence[str]) -> dict[str, list[_File]]:
-    """The files of each source that has some.
-
-    Of several sources, the name of each says its split, too, and so does the folder that a source is, or is in, where
-    all of these, below the one that all are in, are named after splits.
-    """
-    found = {source: _files(source) for source in sources if _is_path(source)}
-    places = {source: _place(source) for source in found if _PLACEHOLDER not in source}
-    if len(sources) < 2 or not places:
-        return found
-    above = os.path.commonpath([*places.values()])
-    below = {source: place.relative_to(above) for source, place in places.items()}
-    told = not any(without_split(part) for place in below.values() for part in place.parts)
-    for source, place in below.items():
-        names = ((path, name, str(place / name) if told else name) for path, name, _ in found[source])
-        found[source] = [(path, name, named_split(whole)) for path, name, whole in names]
-    return found
-
-
-def _place(source: str) -> Path:
-    path = Path(source).expanduser().absolute()  # links by their own names
-    return path if path.is_dir() else path.parent
-
-
-def _files(source: str) -> list[_File]:
-    """The files of a source: path, name for people and fingerprints, and the split that the name states."""
-    if _PLACEHOLDER in source:
-        found: list[_File] = [
-            (path, path.name, split)
-            for split, words in WORDS.items()
-            for path in _placed(source, words)
-            if path.is_file()
-        ]
-        if not found:
-            raise ValueError(
-                f"{source}: no file there: {_PLACEHOLDER} was tried as {', '.join(chain(*WORDS.values()))}"
-            )
-        for path, _, _ in found:
-            _known(path)
-        return found
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _folder(path)
-    if not path.exists():
-        raise ValueError(f"{source}: no such file or folder; a source is a path, {BUILT_IN!r}, or hf:NAME")
-    _known(path)
-    return [(path, path.name, None)]
-
-
-def _placed(source: str, words: tuple[str, ...]) -> list[Path]:
-    return [Path(source.replace(_PLACEHOLDER, word)).expanduser() for word in words]
-
-
-def _folder(folder: Path) -> list[_File]:
-    """The files of a known format below a folder, sorted; those whose names start with a dot are left out."""
-    found = []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
-        if formats.suffix(path) and path.is_file() and not any(part.startswith(".") for part in name.split("/")):
-            found.append((path, name, named_split(name)))
-    if not found:
-        raise ValueError(
-            f"{folder}: no text in this folder: expected files ending in {', '.join(formats.SUFFIXES)} (.gz)"
-        )
-    return found
-
-
-def _known(path: Path) -> None:
-    if formats.suffix(path) is None:
-        raise ValueError(f"{path}: unknown kind of file: expected {', '.join(formats.SUFFIXES)}, each also with .gz")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path}: the file is empty: expected text")
-
-
-def _domain(name: str) -> str:
-    """The first part of a file's path, less suffix, split and shard, that says anything."""
-    parts = name.split("/")
-    parts[-1] = parts[-1].split(".")[0]
-    return next((word for part in parts if (word := without_split(part))), "text")
 
 
 @cache

@@ -90,15 +90,19 @@ def _same(path: Path, recipe: str) -> None:
             raise ValueError(f"{path}: not the recipe of a run: give another --out, or delete the folder")
         before, now = _flat(before), _flat(now)
         keys = [key for key in sorted({*before, *now} - {*_FREE}) if before.get(key) != now.get(key)]
-        if keys and _begun(path.parent) and len({*before} & {*now}) < len({*before} | {*now}) / 2:
-            raise ValueError(f"{path.parent}: it holds a run of another kind: give another --out, or delete the folder")
         if keys and _begun(path.parent):
-            there, here = (", ".join(f"{key}={one.get(key)!r}" for key in keys) for one in (before, now))
             raise ValueError(
-                f"{path.parent}: it holds a run with {there}, this one has {here}: give another --out, or delete the "
-                "folder"
+                f"{path.parent}: it holds {_told(before, now, keys)}: give another --out, or delete the folder"
             )
     files.replace(path, recipe)
+
+
+def _told(before: dict[str, object], now: dict[str, object], keys: list[str]) -> str:
+    """How the run that is there differs, where the two have most of their keys in common."""
+    if len({*before} & {*now}) < len({*before} | {*now}) / 2:
+        return "a run of another kind"
+    there, here = (", ".join(f"{key}={one.get(key)!r}" for key in keys) for one in (before, now))
+    return f"a run with {there}, this one has {here}"
 
 
 def _refuse_strange(folder: Path) -> None:

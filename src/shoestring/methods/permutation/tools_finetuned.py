@@ -5,25 +5,21 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from shoestring import files, runtime
+from shoestring import files
 from shoestring.cost import Cost, Ledger, spent
 from shoestring.data import corpora
 from shoestring.evaluate import experiment
 from shoestring.evaluate.outcome import once
 from shoestring.evaluate.scores import Point, Report, Row, Score
 from shoestring.methods.permutation import tools_opened
-from shoestring.methods.permutation.feature_stream import FeatureBatches
-from shoestring.methods.permutation.heads import with_head
-from shoestring.methods.permutation.layer_decay import parameter_groups
-from shoestring.methods.permutation.long_documents import READ, reach
+from shoestring.methods.permutation.tools_finetune_ground import Ground, settled
 from shoestring.methods.permutation.tools_finetune_setting import Setting
 from shoestring.methods.permutation.tools_out import (
     check_whole,
@@ -33,21 +29,18 @@ from shoestring.methods.permutation.tools_out import (
     tell,
     tell_going_on,
 )
-from shoestring.methods.permutation.tools_rows import Asked, Rows, read
-from shoestring.methods.permutation.tools_tasks import METRICS, Task, by_chance, cut, learnt, unknown
+from shoestring.methods.permutation.tools_rows import read
+from shoestring.methods.permutation.tools_tasks import METRICS, Task, by_chance, cut, unknown
 from shoestring.methods.permutation.vocabulary import asking
 from shoestring.models import folders
 from shoestring.train import checkpoint, optim
 from shoestring.train.hooks import Booked, Every, Log, Progress, Save, Spaced
 from shoestring.train.loop import train
-from shoestring.train.settle import Settled, settle
 from shoestring.train.side_by_side import Job, Show, side_by_side
 from shoestring.types import Hook, Run
 
 TRAIN, EVALUATE, SAVE = "train", "evaluate", "save"
 _SAVE_SECONDS = 60.0
-_WIDE, _RATE, _WIDE_RATE = 512, 3e-4, 3e-5
-_WEIGHT_DECAY, _BETAS = 0.01, (0.9, 0.98)
 
 
 @dataclass
@@ -64,50 +57,6 @@ class Outcome:
     test: dict[str, float] = field(default_factory=dict)
     learning_rate: float = 0.0
     ledger: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Ground:
-    """The rows, and the model that learns from them."""
-
-    setting: Setting
-    out: Path
-    start: Path
-    rows: Rows
-
-    @cached_property
-    def pretrained(self) -> PreTrainedModel:
-        return tools_opened.model_of(self.start, torch.float32)
-
-    @cached_property
-    def task(self) -> Task:
-        setting, tokenizer = self.setting, tools_opened.tokenizer_of(self.start, self.pretrained)
-        none = any(isinstance(row, Asked) and not row.answers for row in self.rows.train)
-        known = tokenizer, tools_opened.vocabulary_of(self.start, tokenizer)
-        seen = reach(self.pretrained.config.n_layer, setting.length, setting.memory)
-        return Task(setting.task, *known, self.rows.labels, setting.length, setting.memory, seen, none)
-
-    @cached_property
-    def learnt(self) -> list[Any]:
-        return learnt(self.task, self.rows.train)
-
-    @property
-    def epoch(self) -> int:
-        """Steps of one."""
-        return max(1, len(self.learnt) // self.setting.batch)
-
-    def run(self) -> Run:
-        """A run at its first step."""
-        setting, task = self.setting, self.task
-        runtime.seed_everything(setting.seed)
-        labels = task.labels if setting.task == "classification" else None
-        model = with_head(self.pretrained, setting.task, labels, seed=setting.seed).train()
-        read = {"window": setting.length, "memory": setting.memory}
-        setattr(model.config, READ, read if setting.memory else None)
-        rate = setting.learning_rate or (_RATE if model.config.d_model < _WIDE else _WIDE_RATE)
-        groups = parameter_groups(model, rate, setting.layer_decay, _WEIGHT_DECAY)
-        optimizer = torch.optim.AdamW(groups, betas=_BETAS, fused=True)
-        return Run(model, optimizer, FeatureBatches(self.learnt, task.vocabulary.pad, setting.batch, setting.seed))
 
 
 def carry_out(setting: Setting, out: Path) -> None:
@@ -135,7 +84,7 @@ def _report(setting: Setting, out: Path, ledger: Ledger) -> Report:
         (out / "settled.json").unlink(missing_ok=True)
     files.begun_on(out, data)
     ground = Ground(setting, out, start, read(setting))
-    how = _settled(ground)
+    how = settled(ground)
     tell_going_on(folder, setting.epochs * ground.epoch)
 
     def work() -> Outcome:
@@ -148,23 +97,6 @@ def _report(setting: Setting, out: Path, ledger: Ledger) -> Report:
     ledger.load_state_dict(found.ledger)
     facts = {"data": "; ".join(f"{name} {mark}" for name, mark in data.items()), "precision": how.why}
     return _laid_out(ground, found, facts)
-
-
-def _settled(ground: Ground) -> Settled:
-    """How to compute, measured on the first batch. Raises ValueError where a row cannot be read, or one process of
-    several is this."""
-    setting, here = ground.setting, runtime.start(processes=1)
-    for row in (*ground.rows.dev, *ground.rows.test):
-        ground.task.features(row)
-    if len(ground.learnt) < setting.batch:
-        there = f"{setting.train}: {len(ground.learnt)} examples to learn from"
-        raise ValueError(f"{there}: expected --batch {setting.batch} or more: give more rows, or a smaller --batch")
-    run, kept = ground.run(), ground.out / "settled.json"
-    batch, steps = next(iter(run.batches)), setting.epochs * ground.epoch
-    assert isinstance(run.model, PreTrainedModel)
-    how = settle(run.model, ground.task.loss, batch, steps, kept, runtime.threads(here.processes), one_shape=False)
-    runtime.start(how.precision, processes=1)
-    return how
 
 
 def _go(ground: Ground, folder: Path, show: Show) -> Outcome:
