@@ -46,17 +46,7 @@ TOLERANCE = 1e-3  # of gradients in fp32, relative to the largest
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["xlnet-4m", "xlnet-base"])
-    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 256, 512])
-    parser.add_argument("--tokens", type=int, default=1024, help="of a batch: its rows follow from the length")
-    parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--part", type=int, default=6, help="one in so many tokens is predicted: the paper's K")
-    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--dropouts", nargs="+", type=float, default=[0.0, 0.1])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="keep the rows here")
+    parser = options(__doc__, ["xlnet-4m", "xlnet-base"])
     arguments = parser.parse_args()
     for option in ("tokens", "part", "rounds", "threads"):
         if getattr(arguments, option) < 1:
@@ -80,6 +70,22 @@ def main() -> None:
                 f"{setting}: {row['speed']} x the tokens a second of transformers, {row['activations']} x its "
                 f"activations, {row['time / one stream']} x one stream's time"
             )
+
+
+def options(description: str | None, models: list[str]) -> argparse.ArgumentParser:
+    """What is measured, how often, and where it is kept."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=models)
+    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 256, 512])
+    parser.add_argument("--tokens", type=int, default=1024, help="of a batch: its rows follow from the length")
+    parser.add_argument("--vocabulary", type=int, default=8192)
+    parser.add_argument("--part", type=int, default=6, help="one in so many tokens is predicted: the paper's K")
+    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
+    parser.add_argument("--dropouts", nargs="+", type=float, default=[0.0, 0.1])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="keep the rows here")
+    return parser
 
 
 def measured(name: str, length: int, arguments: argparse.Namespace) -> list[dict[str, Any]]:

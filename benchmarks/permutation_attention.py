@@ -25,7 +25,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from permutation import TOLERANCE, activations, inputs, ratio
+from permutation import TOLERANCE, activations, inputs, options, ratio
 from shoestring.evaluate.facts import gather
 from shoestring.methods.permutation import backbone
 from shoestring.methods.permutation.attention import View
@@ -35,18 +35,7 @@ OURS, TORCHS = "attend", "torch's"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["xlnet-4m"])
-    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 256, 512])
-    parser.add_argument("--tokens", type=int, default=1024, help="of a batch: its rows follow from the length")
-    parser.add_argument("--vocabulary", type=int, default=8192)
-    parser.add_argument("--part", type=int, default=6, help="one in so many tokens is predicted: the paper's K")
-    parser.add_argument("--precisions", nargs="+", choices=["fp32", "bf16"], default=["fp32", "bf16"])
-    parser.add_argument("--dropouts", nargs="+", type=float, default=[0.0, 0.1])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", type=Path, help="keep the rows here")
-    arguments = parser.parse_args()
+    arguments = options(__doc__, ["xlnet-4m"]).parse_args()
     torch.set_num_threads(arguments.threads)
     rows = [
         row for name in arguments.models for length in arguments.lengths for row in measured(name, length, arguments)
