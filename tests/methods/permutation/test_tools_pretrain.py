@@ -289,7 +289,7 @@ def test_files_one_by_one_are_as_their_folder(tool, pretrain, text, tmp_path):
     assert pretrain().code == 0
     done = tool("pretrain", *sorted(text.iterdir()), "--out", tmp_path / "apart", *PLAIN)
     assert done.code == 0, done.err
-    assert "tokens: of the files, 1 named dev, 1 named test, 1 named train." in done.out
+    assert "tokens: 1 of the files, by name; 1 named test is left alone." in done.out
     assert alike(tmp_path / "out" / "model", tmp_path / "apart" / "model")
     for name in ("train", "test"):
         (text / f"{name}.txt").unlink()
@@ -299,6 +299,17 @@ def test_files_one_by_one_are_as_their_folder(tool, pretrain, text, tmp_path):
     (text / "rows.jsonl").write_text('{"body": "a cat sat on the mat and saw a dog."}\n' * 80)
     done = tool("pretrain", text / "rows.jsonl", "--text-field", "body", "--out", tmp_path / "rows", *PLAIN)
     assert "rows.jsonl: no dev text: what no name calls train, dev or test is cut by a hash of each row" in done.err
+
+
+def test_what_is_dev_is_told(tool, text, tmp_path):
+    (text / "dev.txt").unlink()
+    written(text / "train.txt", 4000, 0)
+    done = tool("pretrain", text, "python", "--out", tmp_path / "out", *SMALL, "--steps", 2)
+    assert done.code == 0, done.err
+    said = (
+        "a twentieth of 1 of the files, by a hash of each document; 1 named test is left alone; of python, some modules"
+    )
+    assert said in " ".join(done.out.split())
 
 
 def test_a_file_without_text(tool, tmp_path):

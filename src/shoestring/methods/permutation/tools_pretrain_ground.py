@@ -65,11 +65,11 @@ class Ground:
         """What of the text is dev, in words."""
         sources = [corpora.located(name) for name in self.setting.text]
         sides = corpora.sides(sources)
-        told = [f"{count} named {side}" for side, count in sides.items() if side is not None]
-        told += [f"{sides[None]} cut by a hash of each document"] if None in sides else []
-        told = [f"of the files, {', '.join(told)}"] if told else []
-        if sides and "dev" not in sides:
-            told.append("a twentieth, by a hash of each document")
+        cut = sides.get(None, 0) + (0 if "dev" in sides else sides.get("train", 0))
+        told = [f"{sides['dev']} of the files, by name"] if "dev" in sides else []
+        told += [f"a twentieth of {cut} of the files, by a hash of each document"] if cut else []
+        if "test" in sides:
+            told.append(f"{sides['test']} named test is left alone")
         if corpora.BUILT_IN in sources:
             told.append(f"of {corpora.BUILT_IN}, some modules")
         if any(source.startswith(corpora.HUB_PREFIX) for source in sources):
